@@ -1,0 +1,43 @@
+# Everything here makes its own environment in .venv first; only Python 3.11 or newer and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from-lock
+
+.PHONY: demo test lint types bench lock clean
+
+demo: $(STAMP)
+	$(BIN)/jarai-receiver demo
+
+test: $(STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest tests/core --cov-report= -q -p no:xdist -p no:cacheprovider
+	$(BIN)/python -m pytest tests --ignore=tests/core -q -n 4 --dist worksteal
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench
+
+# Resolve the newest versions within the ranges of pyproject.toml.
+lock: $(STAMP)
+	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --allow-unsafe --no-header -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --allow-unsafe --no-header --extra dev -o requirements-dev.lock pyproject.toml
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,227 @@
+"""Deliverables: what JARAI lists, how one is told from another, and what its file is called.
+
+CONTRACT [seed]: a deliverable has a type and a `sasUrl` that is valid for one hour. [open]: everything else (an id,
+a file name, a size, a checksum, an expiry) is used where it is there.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from service.core.errors import LinkForbidden
+from service.core.events import parse_instant
+
+LINK_LIFETIME = timedelta(hours=1)  # CONTRACT [seed]
+_DEEPEST = 6
+_MOST_LISTED = 10_000
+
+State = Literal["wanted", "stored", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One deliverable as JARAI listed it. `url` is a secret; `key` is safe in names, logs and Redis keys."""
+
+    key: str
+    id: str
+    type: str
+    url: str
+    link_expires_at: datetime
+    file_name: str = ""
+    bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deliverable:
+    """One deliverable as this service knows it. Digests are lower-case hex, `file` is relative to the manifest.
+
+    `bytes`, `md5` and `sha256` are what JARAI announced until the file is stored, and what was stored from then on.
+    """
+
+    key: str
+    id: str
+    type: str
+    file: str
+    state: State = "wanted"
+    bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+    stored_at: datetime | None = None
+    link_expires_at: datetime | None = None
+    next_at: datetime | None = None
+    attempts: int = 0
+    error: str | None = None
+
+
+def read_list(answer: object, listed_at: datetime) -> tuple[Listed, ...]:
+    """Every deliverable in an event's data or in an answer of the API, wherever it stands in there.
+
+    The shape around the addresses is [open], so each object with a `sasUrl` counts. Never raises: what can't be
+    read is left out. `listed_at` is when JARAI made the list: an address without an expiry is good for one hour.
+    """
+    found: dict[str, Listed] = {}
+    for item in _objects_with_address(answer, _DEEPEST):
+        listed = _read_one(item, listed_at, found)
+        if listed is not None:
+            found[listed.key] = listed
+        if len(found) >= _MOST_LISTED:
+            break
+    return tuple(found.values())
+
+
+def wanted(listed: Listed) -> Deliverable:
+    """A newly listed deliverable, to be fetched."""
+    return Deliverable(
+        key=listed.key,
+        id=listed.id,
+        type=listed.type,
+        file=safe_name(listed),
+        bytes=listed.bytes,
+        md5=listed.md5,
+        sha256=listed.sha256,
+    )
+
+
+def safe_name(listed: Listed) -> str:
+    """`Type_name_key.ext`: says what it is, is unique by its key, and can't leave its folder on any platform."""
+    given = listed.file_name or unquote(urlsplit(listed.url).path.rpartition("/")[2])
+    stem, dot, extension = given.rpartition(".")
+    if not dot or not re.fullmatch(r"[A-Za-z0-9]{1,10}", extension):
+        stem, extension = given, ""
+    parts = [_slug(listed.type, 40) or "Deliverable", _slug(stem, 60), listed.key]
+    return "_".join(part for part in parts if part) + (f".{extension.lower()}" if extension else "")
+
+
+def check_address(url: str, allowed_hosts: Sequence[str]) -> None:
+    """Raise LinkForbidden unless the address is https (http only towards loopback) on an allowed host."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        raise LinkForbidden("the address can't be read") from None
+    if not host or parts.username is not None or parts.password is not None:
+        raise LinkForbidden("the address names no plain host")
+    named = host if ":" not in host else f"[{host}]"
+    if not any(fnmatchcase(named, pattern) or fnmatchcase(f"{named}:{port}", pattern) for pattern in allowed_hosts):
+        raise LinkForbidden(f"the address leads to {host[:100]}, which DOWNLOAD_HOSTS does not allow")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise LinkForbidden(f"the address on {host[:100]} is not https")
+
+
+def _objects_with_address(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
+    if depth == 0:
+        return
+    if isinstance(value, Mapping):
+        if isinstance(value.get("sasUrl"), str):
+            yield value
+            return
+        for part in value.values():
+            yield from _objects_with_address(part, depth - 1)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _objects_with_address(part, depth - 1)
+
+
+def _read_one(item: Mapping[str, Any], listed_at: datetime, before: Mapping[str, Listed]) -> Listed | None:
+    url = item["sasUrl"]
+    bare = url.partition("#")[0].partition("?")[0]
+    if not bare:
+        return None
+    identity = _first_text(item, "deliverableId", "id") or bare
+    key = _key(identity)
+    if key in before and before[key].url.partition("?")[0] != bare:  # one id for two files
+        identity, key = bare, _key(f"{identity} {bare}")
+    return Listed(
+        key=key,
+        id=identity[:300],
+        type=_first_text(item, "type", "deliverableType")[:100] or "Deliverable",
+        url=url,
+        link_expires_at=_link_expiry(item, url, listed_at),
+        file_name=_first_text(item, "fileName", "filename", "name")[:300],
+        bytes=_size(item),
+        md5=_digest(item, 16, "md5", "contentMd5", "contentMD5", "checksum"),
+        sha256=_digest(item, 32, "sha256", "contentSha256", "checksumSha256", "checksum"),
+    )
+
+
+def _key(identity: str) -> str:
+    return hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _first_text(item: Mapping[str, Any], *names: str) -> str:
+    for name in names:
+        value = item.get(name)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return ""
+
+
+def _size(item: Mapping[str, Any]) -> int | None:
+    for name in ("sizeBytes", "sizeInBytes", "fileSizeBytes", "contentLength", "bytes", "size"):
+        value = item.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+    return None
+
+
+def _digest(item: Mapping[str, Any], length: int, *names: str) -> str | None:
+    """A checksum in hex, from hex or base64, with or without an `algorithm:` before it; None when it is none."""
+    for name in names:
+        value = _first_text(item, name).rpartition(":")[2]
+        digest = decode_digest(value, length)
+        if digest is not None:
+            return digest
+    return None
+
+
+def decode_digest(value: str, length: int) -> str | None:
+    """A digest of `length` bytes as lower-case hex, from hex or base64; None when the text is no such digest."""
+    if re.fullmatch(rf"[0-9a-fA-F]{{{2 * length}}}", value):
+        return value.lower()
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw.hex() if len(raw) == length else None
+
+
+def _link_expiry(item: Mapping[str, Any], url: str, listed_at: datetime) -> datetime:
+    """The earlier of what JARAI says, what the address itself says (`se`), and one hour."""
+    stated = [_first_text(item, "expiresAt", "sasExpiresAt", "sasUrlExpiresAt")]
+    with suppress(ValueError):  # an address that can't be read is refused when it is used
+        stated += parse_qs(urlsplit(url).query, max_num_fields=50).get("se", [])[:1]
+    expiries = [listed_at + LINK_LIFETIME]
+    for text in stated:
+        try:
+            expiries.append(parse_instant(text))
+        except ValueError:
+            continue
+    return min(expiries)
+
+
+def _slug(text: str, longest: int) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9-]+", "-", plain)[:longest].strip("-")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

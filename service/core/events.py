@@ -1,0 +1,122 @@
+"""Webhook events: from signed bytes to a typed event. CONTRACT [docs]: the envelope's fields.
+
+What JARAI may add is kept, what it may leave out is tolerated, what can't be routed raises MalformedEvent.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import from_json, to_json
+
+from service.core.errors import MalformedEvent
+from service.core.redaction import redact
+
+TEST = "webhook.test"
+DELIVERABLE_READY = "deliverable.ready"
+# CONTRACT [docs]: nine types, of which these say by their name what became of the production.
+STATUS_BY_TYPE = {
+    "production.queued": "Queued",
+    "production.step.complete": "Producing",
+    "production.published": "Published",
+    "production.failed": "Failed",
+}
+KNOWN_TYPES = frozenset(STATUS_BY_TYPE) | {DELIVERABLE_READY, TEST}
+_LARGEST_SEQUENCE = 2**53 - 1
+
+
+def _identity(value: object) -> UUID:
+    if not isinstance(value, str):
+        raise ValueError("is not a string")
+    return UUID(value)
+
+
+def parse_instant(value: object) -> datetime:
+    """An ISO 8601 instant as aware UTC; one without an offset is UTC by JARAI's word. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("is not a string")
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is not an ISO 8601 instant") from None
+
+
+Id = Annotated[UUID, BeforeValidator(_identity)]
+Instant = Annotated[datetime, BeforeValidator(parse_instant)]
+
+
+class Event(BaseModel):
+    """One webhook. `data` is JARAI's object as it came; a missing one reads as None."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event_id: Id = Field(alias="eventId")
+    event_type: str = Field(alias="eventType", min_length=1, max_length=200, strict=True)
+    production_id: Id = Field(alias="productionId")
+    account_id: Id = Field(alias="accountId")
+    timestamp: Instant
+    sequence_number: int = Field(alias="sequenceNumber", ge=0, le=_LARGEST_SEQUENCE, strict=True)
+    correlation_id: str | None = Field(None, alias="correlationId", max_length=500, strict=True)
+    truncated: bool | None = Field(None, strict=True)
+    data: dict[str, Any] | None = None
+
+    @property
+    def about_production(self) -> bool:
+        return self.event_type != TEST
+
+    @property
+    def status(self) -> str | None:
+        """The status this event reports, or None where it says nothing about it or its type is not known."""
+        if self.event_type not in KNOWN_TYPES:
+            return None
+        stated = (self.data or {}).get("status")
+        return stated if isinstance(stated, str) and stated else STATUS_BY_TYPE.get(self.event_type)
+
+
+def parse(body: bytes) -> Event:
+    """The event in a signed body; MalformedEvent says what is wrong without repeating any value."""
+    try:
+        event = Event.model_validate_json(body)
+    except ValidationError as error:
+        raise MalformedEvent(_sentence(error)) from None
+    if b"NaN" in body or b"Infinity" in body:
+        _refuse_non_json_numbers(body)
+    return event
+
+
+def same_news(one: bytes, other: bytes) -> bool:
+    """Whether two bodies report the same event.
+
+    They may differ in what belongs to the delivery (`eventId`, `correlationId`: two subscriptions bring one event
+    under two ids) and in addresses' queries, which are taken out of what is kept.
+    """
+    return _news(one) == _news(other)
+
+
+def without_addresses(body: bytes) -> bytes:
+    """The body as it may be kept for good: every address in it loses its query, which is a secret."""
+    return redact(to_json(from_json(body), inf_nan_mode="strings").decode()).encode()
+
+
+def _news(body: bytes) -> object:
+    value = from_json(without_addresses(body))
+    return {name: part for name, part in value.items() if name not in ("eventId", "correlationId")}
+
+
+def _refuse_non_json_numbers(body: bytes) -> None:
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise MalformedEvent("not JSON: NaN and Infinity are no JSON values") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if not where:
+        return f"not an event: {first['msg']}"[:300]
+    return f"{where}: {first['msg']}"[:300]

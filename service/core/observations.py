@@ -1,0 +1,138 @@
+"""Everything that can be learnt about a production. Nothing else moves one forward.
+
+An observation lies in its production's inbox as JSON until `advance` has taken it in. Instants are aware UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from service.core.deliverables import Listed
+from service.core.events import Event
+from service.core.retry import Failure
+
+MANIFEST = "manifest"  # stands where a deliverable's key would: the manifest is written like a file
+
+
+@dataclass(frozen=True, slots=True)
+class EventArrived:
+    """A webhook. Kept as a reference to the archived body, so it has no JSON of its own."""
+
+    event: Event
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAnswered:
+    """JARAI's answer about the status. `as_of` is the answer's own `Date`, by JARAI's clock, to the second.
+
+    `knew_sequence` is the highest sequence number taken in when the question was asked.
+    """
+
+    at: datetime
+    as_of: datetime
+    knew_sequence: int
+    status: str
+    account_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    expires_at: datetime | None = None
+    sandbox: bool = False
+    correlation_id: str | None = None
+    kind: Literal["status"] = "status"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverablesAnswered:
+    """JARAI's list of deliverables, with fresh addresses."""
+
+    at: datetime
+    knew_sequence: int
+    listed: tuple[Listed, ...]
+    correlation_id: str | None = None
+    kind: Literal["deliverables"] = "deliverables"
+
+
+@dataclass(frozen=True, slots=True)
+class AskFailed:
+    """JARAI was asked and gave nothing of use. `final`: asking the same again does not help (a 4xx)."""
+
+    at: datetime
+    question: Literal["status", "deliverables"]
+    message: str
+    code: str = ""
+    final: bool = False
+    correlation_id: str | None = None
+    kind: Literal["ask_failed"] = "ask_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadStored:
+    """A file lies complete and verified under its final name. `sha256` is lower-case hex."""
+
+    at: datetime
+    key: str
+    bytes: int
+    sha256: str
+    seconds: float
+    kind: Literal["stored"] = "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadFailed:
+    """An attempt at a file (or at the manifest) ended without it. `progressed`: bytes were gained all the same."""
+
+    at: datetime
+    key: str
+    failure: Failure
+    message: str
+    progressed: bool = False
+    kind: Literal["download_failed"] = "download_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestWritten:
+    """The manifest on disk tells what was known at `revision`."""
+
+    at: datetime
+    revision: int
+    kind: Literal["manifest"] = "manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAsked:
+    """A person or a partner's system wants something. `key` names one deliverable for `retry`; empty means all."""
+
+    at: datetime
+    wish: Literal["track", "refresh", "retry"]
+    account_id: str | None = None
+    key: str = ""
+    kind: Literal["operator"] = "operator"
+
+
+Written = (
+    StatusAnswered
+    | DeliverablesAnswered
+    | AskFailed
+    | DownloadStored
+    | DownloadFailed
+    | ManifestWritten
+    | OperatorAsked
+)
+Observation = EventArrived | Written
+
+_JSON: TypeAdapter[Written] = TypeAdapter(Annotated[Written, Field(discriminator="kind")])
+
+
+def to_json(observation: Written) -> bytes:
+    """The observation as it lies in the inbox."""
+    return _JSON.dump_json(observation)
+
+
+def from_json(data: bytes) -> Written:
+    """The observation from the inbox. Raises ValueError when it was written by nothing of ours."""
+    return _JSON.validate_json(data)

@@ -1,0 +1,183 @@
+"""JARAI's Partner API as values: which request asks what, and what an answer means. No network here.
+
+CONTRACT [docs]: endpoints, error bodies, states. [open]: the exact JSON of most answers, so each field is optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import from_json
+
+from service.core.deliverables import Listed, read_list
+from service.core.errors import JaraiRefused, JaraiUnavailable, RateLimited
+from service.core.events import parse_instant
+from service.core.redaction import redact
+
+LARGEST_ANSWER_BYTES = 8 * 1024 * 1024
+_LONGEST_WAIT_SECONDS = 25 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call of the Partner API; `path` follows the base address."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer as it came. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def correlation_id(self) -> str | None:
+        return (self.headers.get("x-correlation-id") or "")[:200] or None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAnswer:
+    """The status of a production, as of `as_of` by JARAI's clock (None where the answer has no `Date`)."""
+
+    status: str
+    as_of: datetime | None
+    account_id: str | None
+    error_code: str | None
+    error_message: str | None
+    expires_at: datetime | None
+    sandbox: bool
+
+
+def status_request(production_id: str) -> Request:
+    return Request("GET", f"/productions/{production_id}")
+
+
+def deliverables_request(production_id: str) -> Request:
+    return Request("GET", f"/productions/{production_id}/deliverables")
+
+
+def accounts_request() -> Request:
+    return Request("GET", "/accounts")
+
+
+def read_status(response: Response) -> StatusAnswer:
+    """Raises RateLimited, JaraiRefused or JaraiUnavailable (also for an answer that can't be read)."""
+    answer = _object(response)
+    status = answer.get("status")
+    if not isinstance(status, str) or not 0 < len(status) <= 100:
+        raise JaraiUnavailable(
+            "the answer names no status", status=response.status, correlation_id=response.correlation_id
+        )
+    return StatusAnswer(
+        status=status,
+        as_of=_date(response),
+        account_id=_uuid(answer.get("accountId")),
+        error_code=_text(answer.get("errorCode")),
+        error_message=_text(answer.get("errorMessage")),
+        expires_at=_instant(answer.get("expiresAt")),
+        sandbox=answer.get("sandbox") is True,
+    )
+
+
+def read_deliverables(response: Response, now: datetime) -> tuple[Listed, ...]:
+    """Raises as `read_status`. Addresses are valid for an hour from the answer's own `Date`."""
+    return read_list(_success(response), _date(response) or now)
+
+
+def read_accounts(response: Response) -> int:
+    """How many accounts the key has. Raises as `read_status`."""
+    answer = _success(response)
+    if isinstance(answer, dict):
+        answer = next((value for value in answer.values() if isinstance(value, list)), [])
+    return len(answer) if isinstance(answer, list) else 0
+
+
+def retry_after_seconds(response: Response) -> float | None:
+    """How long JARAI asks to be left alone: `retryAfterSeconds` of the error body, else the `Retry-After` header."""
+    value = _error_body(response).get("retryAfterSeconds")
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LONGEST_WAIT_SECONDS:
+        return float(value)
+    header = response.headers.get("retry-after", "")
+    return min(float(header), _LONGEST_WAIT_SECONDS) if header.isascii() and header.isdigit() else None
+
+
+def _object(response: Response) -> Mapping[str, Any]:
+    answer = _success(response)
+    if not isinstance(answer, dict):
+        raise JaraiUnavailable(
+            "the answer is no JSON object", status=response.status, correlation_id=response.correlation_id
+        )
+    return answer
+
+
+def _success(response: Response) -> Any:
+    if not 200 <= response.status < 300:
+        raise _error(response)
+    try:
+        return from_json(response.body, allow_inf_nan=False)
+    except ValueError:
+        raise JaraiUnavailable(
+            "the answer is not JSON", status=response.status, correlation_id=response.correlation_id
+        ) from None
+
+
+def _error(response: Response) -> RateLimited | JaraiRefused | JaraiUnavailable:
+    body = _error_body(response)
+    code = (_text(body.get("error")) or "")[:100]
+    said = (_text(body.get("message")) or "")[:300]
+    message = redact(f"JARAI answers {response.status} {code}{': ' if code and said else ''}{said}".strip())
+    kind: type[RateLimited | JaraiRefused | JaraiUnavailable] = JaraiRefused
+    if response.status == 429:
+        kind = RateLimited
+    elif not 400 <= response.status < 500 or response.status == 408:
+        kind = JaraiUnavailable
+    return kind(
+        message,
+        code=code,
+        status=response.status,
+        correlation_id=response.correlation_id,
+        retry_after_seconds=retry_after_seconds(response),
+    )
+
+
+def _error_body(response: Response) -> Mapping[str, Any]:
+    try:
+        body = from_json(response.body)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _date(response: Response) -> datetime | None:
+    try:
+        return parsedate_to_datetime(response.headers.get("date", "")).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _text(value: object) -> str | None:
+    return value[:2000] if isinstance(value, str) and value else None
+
+
+def _uuid(value: object) -> str | None:
+    try:
+        return str(UUID(value)) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _instant(value: object) -> datetime | None:
+    try:
+        return parse_instant(value)
+    except ValueError:
+        return None

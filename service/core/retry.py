@@ -1,0 +1,47 @@
+"""When to try again, and when to give up. Only this module decides it; clients make one attempt."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Literal
+
+Failure = Literal["expired", "transfer", "corrupt", "forbidden", "storage", "stopped"]
+
+# How many failures in a row end in a dead letter. A missing disk and a shutdown are nobody's fault and never do.
+_MOST_ATTEMPTS: dict[Failure, int] = {"expired": 6, "transfer": 12, "corrupt": 4, "forbidden": 1}
+_STORAGE_PAUSE = timedelta(seconds=30)
+MOST_ADVANCE_ATTEMPTS = 6
+MOST_LIST_ATTEMPTS = 6
+MOST_EMPTY_LISTS = 3
+
+
+def backoff(attempt: int, *, first_seconds: float, longest_seconds: float, salt: str = "") -> timedelta:
+    """The pause after the `attempt`-th failure in a row (from 1): doubling, capped, spread over 75–100 %.
+
+    The spread comes from `salt` instead of dice, so that the same failure always gives the same pause.
+    """
+    doubled = min(longest_seconds, first_seconds * 2.0 ** min(max(attempt, 1) - 1, 32))
+    share = hashlib.blake2b(f"{salt}{attempt}".encode(), digest_size=2).digest()
+    return timedelta(seconds=doubled * (0.75 + int.from_bytes(share, "big") / 0xFFFF / 4))
+
+
+def after_download_failure(failure: Failure, attempts: int, salt: str) -> timedelta | None:
+    """The pause before the file's next attempt, or None to give up. `attempts` counts this failure too."""
+    if failure == "stopped":
+        return timedelta(0)
+    if failure == "storage":
+        return _STORAGE_PAUSE
+    if attempts >= _MOST_ATTEMPTS[failure]:
+        return None
+    return backoff(attempts, first_seconds=1, longest_seconds=600, salt=salt)
+
+
+def after_failed_ask(failures: int, salt: str) -> timedelta:
+    """The pause before JARAI is asked again about a production, after `failures` answers that were no use."""
+    return backoff(failures, first_seconds=2, longest_seconds=900, salt=salt)
+
+
+def after_failed_advance(attempts: int) -> timedelta:
+    """The pause before a production whose processing raised is tried again."""
+    return backoff(attempts, first_seconds=0.5, longest_seconds=60)

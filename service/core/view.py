@@ -1,0 +1,77 @@
+"""What others get to see of a production: the HTTP answer, the CLI's `--json`, and the manifest."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from service.core.deliverables import Deliverable
+from service.core.production import Production
+
+
+def describe(production: Production) -> dict[str, Any]:
+    """A production as INTERFACE promises it. Holds no address and no secret."""
+    p = production
+    failed = p.status == "Failed" or p.error_code is not None or p.error_message is not None
+    return {
+        "productionId": p.production_id,
+        "accountId": p.account_id,
+        "status": p.status,
+        "terminal": p.terminal,
+        "settled": p.settled,
+        "sequenceNumber": p.sequence if p.sequence >= 0 else None,
+        "updatedAt": instant(p.updated_at or p.created_at),
+        "source": p.source,
+        "sandbox": p.sandbox,
+        "expiresAt": instant(p.expires_at) if p.status == "Queued" else None,
+        "error": {"code": p.error_code, "message": p.error_message} if failed else None,
+        "refused": p.refused or p.list_refused,
+        "nextPollAt": instant(p.due_to_ask_at),
+        "folder": p.folder,
+        "deliverables": [_describe_deliverable(one) for one in p.deliverables],
+    }
+
+
+def manifest(production: Production) -> dict[str, Any]:
+    """The manifest beside the files: only what lies there complete. `settled`: nothing will be added."""
+    return {
+        "productionId": production.production_id,
+        "accountId": production.account_id,
+        "status": production.status,
+        "settled": production.complete,
+        "sandbox": production.sandbox,
+        "deliverables": [
+            {
+                "id": one.id,
+                "type": one.type,
+                "file": one.file,
+                "bytes": one.bytes,
+                "sha256": one.sha256,
+                "storedAt": instant(one.stored_at),
+            }
+            for one in production.deliverables
+            if one.state == "stored"
+        ],
+    }
+
+
+def instant(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC with a `Z`."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _describe_deliverable(one: Deliverable) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "type": one.type,
+        "state": one.state,
+        "file": one.file,
+        "bytes": one.bytes,
+        "sha256": one.sha256,
+        "storedAt": instant(one.stored_at),
+        "attempts": one.attempts,
+        "error": one.error,
+        "nextAttemptAt": instant(one.next_at),
+    }

@@ -1,0 +1,163 @@
+"""The log: one JSON object a line, from a catalogue of names, with every secret taken out before it is written."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import structlog
+
+from service.core.redaction import redact
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kind of line: its level, its own fields, what it means, and whether somebody should be woken."""
+
+    level: str
+    fields: str
+    meaning: str
+    alert: bool = False
+
+
+CATALOGUE: Mapping[str, Entry] = {
+    "service.started": Entry("info", "process", "A process is up."),
+    "service.stopped": Entry("info", "process", "A process has ended in good order."),
+    "service.key_missing": Entry(
+        "warning", "", "JARAI_API_KEY is not set: nothing is polled, no list of deliverables is asked for."
+    ),
+    "service.secret_missing": Entry(
+        "error", "", "JARAI_WEBHOOK_SECRETS is not set: every webhook is refused with 401.", True
+    ),
+    "process.started": Entry("info", "process, pid", "The launcher started a process."),
+    "process.ended": Entry(
+        "warning", "process, pid, code", "A process ended by itself; the launcher starts another.", True
+    ),
+    "process.killed": Entry("warning", "process, pid", "A process did not end within ten seconds and was killed."),
+    "webhook.accepted": Entry(
+        "info", "event_id, event_type, sequence_number, correlation_id", "An event is durable and was answered 202."
+    ),
+    "webhook.duplicate": Entry("info", "event_id, event_type, sequence_number", "The same event again; answered 200."),
+    "webhook.test": Entry("info", "event_id, correlation_id", "JARAI's test event; makes no production."),
+    "webhook.rejected": Entry(
+        "warning", "status, reason", "Nothing was kept: signature wrong (401), too large (413), cut off (400).", True
+    ),
+    "webhook.quarantined": Entry(
+        "error", "reason, deadletter_id", "Signed but not usable: kept whole under dead letters.", True
+    ),
+    "webhook.unavailable": Entry("error", "reason", "Could not be kept; answered 503, so JARAI sends it again.", True),
+    "production.tracked": Entry("info", "", "Somebody asked to follow a production."),
+    "production.status_changed": Entry(
+        "info", "from_status, to_status, source, event_id, event_type, sequence_number", "A production moved."
+    ),
+    "production.settled": Entry("info", "status, files, bytes", "Terminal and every file stored: nothing left to do."),
+    "production.advance_failed": Entry(
+        "error", "attempts, error", "Taking in what was observed raised; it is tried again with backoff.", True
+    ),
+    "poll.recovered": Entry("warning", "from_status, to_status", "A poll found what no webhook had said."),
+    "poll.failed": Entry("warning", "question, code, error, correlation_id", "JARAI gave no usable answer."),
+    "poll.paused": Entry("info", "seconds", "The budget of requests is used up for now; asking goes on afterwards."),
+    "jarai.refused": Entry("error", "code, error, correlation_id", "JARAI refuses this deployment's API key.", True),
+    "deliverables.listed": Entry("info", "listed, correlation_id", "A list of deliverables with fresh addresses came."),
+    "deliverable.stored": Entry(
+        "info", "deliverable_id, type, file, bytes, sha256, seconds", "A file lies verified under its final name."
+    ),
+    "deliverable.retrying": Entry(
+        "warning", "deliverable_id, type, failure, error, attempts, next_at", "A download failed and is tried again."
+    ),
+    "manifest.failed": Entry("error", "failure, error", "manifest.json could not be written; it is tried again.", True),
+    "storage.unavailable": Entry(
+        "error", "error", "The storage folder is full, gone or read-only; downloads wait.", True
+    ),
+    "storage.available": Entry("info", "", "The storage folder takes files again."),
+    "deadletter.added": Entry("error", "deadletter_id, reason", "Work was given up until somebody looks.", True),
+    "deadletter.retried": Entry("info", "deadletter_id", "Somebody had a dead letter tried again."),
+    "deadletter.discarded": Entry("info", "deadletter_id", "Somebody threw a dead letter away."),
+    "bell.failed": Entry("warning", "error", "A worker could not be woken; the sweep does it within a second."),
+    "store.unavailable": Entry("error", "error", "Redis does not answer or takes nothing.", True),
+    "store.available": Entry("info", "", "Redis answers again."),
+    "store.unsafe": Entry("error", "problem", "Redis may lose accepted events: the setting to change is named.", True),
+    "download.unexpected": Entry("error", "error", "A download raised what it never should; it is tried again.", True),
+    "sweep.rang": Entry("debug", "queue", "Something due was not being worked on, so a worker was woken."),
+    "production.forgotten": Entry("info", "", "RETENTION_DAYS after it settled; its files stay."),
+    "library.said": Entry("warning", "logger, message", "A message of a library (uvicorn, RQ, redis)."),
+}
+COMMON_FIELDS = "timestamp, level, event, production_id, account_id, correlation_id"
+
+
+def get() -> Logger:
+    """The one logger."""
+    return Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Logger:
+    """Writes catalogued events. A name that is not in the catalogue raises KeyError: that is a defect."""
+
+    def __call__(self, name: str, **fields: Any) -> None:
+        structlog.get_logger().log(_LEVELS[CATALOGUE[name].level], name, **fields)
+
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class _Redacted:
+    """A stream that takes the secrets out of each finished line, whatever part of the program wrote it."""
+
+    def __init__(self, stream: TextIO, secrets: Sequence[str]) -> None:
+        self._stream, self._secrets = stream, secrets
+
+    def write(self, text: str) -> int:
+        return self._stream.write(redact(text, self._secrets))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def configure(log_format: str, log_level: str, secrets: Sequence[str], stream: TextIO | None = None) -> None:
+    """Set up the log of this process, libraries included. `log_format` empty: console on a terminal, else JSON."""
+    target = stream or sys.stdout
+    human = log_format == "console" or (not log_format and target.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=target.isatty())
+        if human
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _in_reading_order,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
+        logger_factory=structlog.WriteLoggerFactory(file=_Redacted(target, secrets)),  # type: ignore[arg-type]
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_LibraryHandler(logging.WARNING)]
+    for name in ("rq", "rq.worker", "uvicorn", "uvicorn.error", "uvicorn.access"):
+        library = logging.getLogger(name)
+        library.handlers[:], library.propagate = [], True
+        library.setLevel(logging.WARNING)
+
+
+def _in_reading_order(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """When, how grave, what; then the rest. What says nothing is left out."""
+    first = {name: line.pop(name) for name in ("timestamp", "level", "event")}
+    return {**first, **{name: value for name, value in line.items() if value is not None}}
+
+
+class _LibraryHandler(logging.Handler):
+    """Brings what libraries log into ours, as `library.said`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: MutableMapping[str, Any] = {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        structlog.get_logger().log(max(record.levelno, logging.WARNING), "library.said", **fields)

@@ -1,0 +1,64 @@
+"""What a person, or a partner's own system, may ask for: over HTTP and from the command line alike."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from redis import Redis
+
+from service import jobs, log
+from service.core.errors import ReceiverError
+from service.core.observations import OperatorAsked
+from service.store import deadletters, inbox, productions
+
+
+def production_id(text: str) -> str:
+    """A production's id as it is kept. Raises ReceiverError when it is no UUID."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise ReceiverError("a production's id is a UUID, such as 3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11") from None
+
+
+def track(redis: Redis, identity: str, account_id: str | None = None) -> None:
+    """Follow a production that was triggered elsewhere; idempotent."""
+    _ask(redis, identity, OperatorAsked(productions.now(redis), "track", account_id=account_id))
+    log.get()("production.tracked", production_id=identity)
+
+
+def refresh(redis: Redis, identity: str) -> None:
+    """Ask JARAI for the status as soon as the budget allows."""
+    _ask(redis, identity, OperatorAsked(productions.now(redis), "refresh"))
+
+
+def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
+    """Try again what was given up. False: it still can't be used, and stays."""
+    if letter.kind == "event":
+        kept = inbox.keep(redis, [inbox.arrival(letter.body or b"")])[0]
+        if isinstance(kept, Exception):
+            raise kept
+        if kept.verdict == "quarantined":
+            return False
+        jobs.ring(redis, "advance")
+    elif letter.kind == "production":
+        productions.revive(redis, letter.production_id or "")
+        jobs.ring(redis, "advance")
+    else:
+        key = str(letter.details.get("key", ""))
+        _ask(redis, letter.production_id or "", OperatorAsked(productions.now(redis), "retry", key=key))
+    deadletters.remove(redis, letter.id)
+    log.get()("deadletter.retried", deadletter_id=letter.id, production_id=letter.production_id)
+    return True
+
+
+def discard(redis: Redis, letter: str) -> bool:
+    """Throw a dead letter away; False when there is none of that id."""
+    found = deadletters.remove(redis, letter)
+    if found:
+        log.get()("deadletter.discarded", deadletter_id=letter)
+    return found
+
+
+def _ask(redis: Redis, identity: str, wish: OperatorAsked) -> None:
+    inbox.observe(redis, identity, wish)
+    jobs.ring(redis, "advance")

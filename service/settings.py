@@ -1,0 +1,154 @@
+"""Settings: the only module that reads the environment. Every name is promised to users (see README)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from service.core.budget import Limits
+from service.core.errors import SettingsError
+from service.core.schedule import Intervals
+from service.core.signature import decode_secret
+
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Settings(BaseModel):
+    """All settings of one process. Field aliases are the environment's names."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    jarai_api_url: str = Field("https://api.jarai.studio/v1/partner", alias="JARAI_API_URL")
+    jarai_api_key: str = Field("", alias="JARAI_API_KEY", repr=False)
+    webhook_secrets: tuple[str, ...] = Field((), alias="JARAI_WEBHOOK_SECRETS", repr=False)
+    redis_url: str = Field("", alias="REDIS_URL", repr=False)
+    storage_url: str = Field("./var/deliverables", alias="STORAGE_URL")
+    state_dir: Path = Field(Path("./var"), alias="STATE_DIR")
+    host: str = Field("127.0.0.1", alias="HOST")
+    port: int = Field(8000, alias="PORT", ge=0, le=65535)
+    admin_token: str = Field("", alias="ADMIN_TOKEN", repr=False)
+    download_hosts: tuple[str, ...] = Field(("*.blob.core.windows.net",), alias="DOWNLOAD_HOSTS")
+    max_body_bytes: int = Field(1024 * 1024, alias="MAX_BODY_BYTES", ge=1024, le=64 * 1024 * 1024)
+    poll_queued_seconds: float = Field(10, alias="POLL_QUEUED_SECONDS", gt=0, le=86400)
+    poll_producing_seconds: float = Field(30, alias="POLL_PRODUCING_SECONDS", gt=0, le=86400)
+    poll_waiting_seconds: float = Field(60, alias="POLL_WAITING_SECONDS", gt=0, le=86400)
+    webhook_silence_seconds: float = Field(90, alias="WEBHOOK_SILENCE_SECONDS", ge=0, le=86400)
+    rate_limit_per_minute: int | None = Field(None, alias="RATE_LIMIT_PER_MINUTE", ge=1)
+    rate_limit_per_day: int | None = Field(None, alias="RATE_LIMIT_PER_DAY", ge=1)
+    retention_days: float = Field(30, alias="RETENTION_DAYS", gt=0, le=36500)
+    log_format: Literal["json", "console", ""] = Field("", alias="LOG_FORMAT")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="LOG_LEVEL")
+
+    @field_validator("webhook_secrets", "download_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _secrets_decode(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for number, secret in enumerate(value, 1):
+            try:
+                decode_secret(secret)
+            except ValueError as error:
+                raise ValueError(f"secret {number} {error}") from None
+        return value
+
+    @field_validator("download_hosts")
+    @classmethod
+    def _hosts_lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(host.lower() for host in value)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _level_lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("jarai_api_url")
+    @classmethod
+    def _api_url_is_https(cls, value: str) -> str:
+        parts = urlsplit(value)
+        plain = parts.scheme == "http" and parts.hostname in _LOOPBACK
+        if not parts.hostname or not (parts.scheme == "https" or plain) or parts.query or parts.username:
+            raise ValueError("must be an https address without a query")
+        return value.rstrip("/")
+
+    @field_validator("jarai_api_key", "admin_token")
+    @classmethod
+    def _fits_a_header(cls, value: str) -> str:
+        if not value.isascii() or any(character <= " " for character in value):
+            raise ValueError("must be plain characters without spaces")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("redis", "rediss", "unix", "redis+sentinel"):
+            raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
+        return value
+
+    @field_validator("storage_url")
+    @classmethod
+    def _storage_is_a_folder(cls, value: str) -> str:
+        if "://" in value and not value.startswith("file://"):
+            raise ValueError("must be a folder")
+        return value.removeprefix("file://")
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        return tuple(decode_secret(secret) for secret in self.webhook_secrets)
+
+    @property
+    def storage_dir(self) -> Path:
+        return Path(self.storage_url)
+
+    @property
+    def intervals(self) -> Intervals:
+        return Intervals(
+            queued=timedelta(seconds=self.poll_queued_seconds),
+            producing=timedelta(seconds=self.poll_producing_seconds),
+            waiting=timedelta(seconds=self.poll_waiting_seconds),
+            silence=timedelta(seconds=self.webhook_silence_seconds),
+        )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(per_minute=self.rate_limit_per_minute, per_day=self.rate_limit_per_day)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that no log line may hold."""
+        password = urlsplit(self.redis_url).password if self.redis_url else None
+        values = (self.jarai_api_key, self.admin_token, password or "", *self.webhook_secrets)
+        return tuple(value for value in values if len(value) >= 4)
+
+
+def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
+    """The settings from the environment, and below it from the `.env` file if there is one.
+
+    An empty variable counts as unset. Raises SettingsError with one sentence that names the variable.
+    """
+    found: dict[str, Any] = {}
+    if dotenv is not None:
+        found.update(dotenv_values(dotenv, interpolate=False))
+    found.update(os.environ if environment is None else environment)
+    try:
+        return Settings.model_validate({name: value for name, value in found.items() if value})
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{first['loc'][0]} is wrong: {message[0].lower()}{message[1:]}."

@@ -1,0 +1,213 @@
+"""Productions as they are kept: claiming, committing, reading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic_core import to_json as dump
+from redis import Redis
+
+from service.core import events, observations, production
+from service.core.observations import EventArrived, Observation
+from service.core.production import Change, Production
+from service.core.view import instant
+from service.store import deadletters
+from service.store.scripts import CLAIM, COMMIT, FAILED, FORGET, PREFIX, REVIVE, run_all
+
+_LEASE_MS = 3000
+_MOST_OBSERVATIONS = 200
+_SHORTEST_LINK_MS = 60_000
+_LONGEST_LINK_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A production with what has to be taken in. `entries` are the inbox's, as they lie there."""
+
+    production_id: str
+    attempts: int
+    now: datetime
+    state: bytes
+    entries: tuple[bytes, ...]
+    bodies: tuple[bytes, ...]
+
+    @property
+    def before(self) -> Production:
+        """The state as read, or a new production."""
+        if not self.state:
+            return Production(production_id=self.production_id, created_at=self.now)
+        return production.from_json(self.state.partition(b"\n")[2])
+
+    def observations(self) -> Iterator[Observation]:
+        """Raises MalformedEvent or ValueError for an entry that can't be read: that is a defect of ours."""
+        for entry, body in zip(self.entries, self.bodies, strict=True):
+            if entry.startswith(b"e"):
+                yield EventArrived(events.parse(body), _moment(int(entry.split()[1])))
+            else:
+                yield observations.from_json(entry)
+
+
+def claim(redis: Redis, most: int) -> list[Claim]:
+    """Take up to `most` productions whose inbox is due. Nobody else gets them for three seconds."""
+    now, *rows = CLAIM.run(redis, most, _LEASE_MS, _MOST_OBSERVATIONS)
+    return [Claim(row[0].decode(), row[1], _moment(now), row[2], tuple(row[3]), tuple(row[4])) for row in rows]
+
+
+def commit(
+    redis: Redis, changes: Sequence[tuple[Claim, Production, Change]], retention: timedelta
+) -> list[int | Exception]:
+    """Write each change whole or not at all. For each: observations left in its inbox; -1, somebody was faster."""
+    return run_all(redis, [(COMMIT, _commit_args(*change, retention)) for change in changes])
+
+
+def failed(redis: Redis, claimed: Claim, pause: timedelta, most_attempts: int, reason: str) -> None:
+    """Note that taking in raised: the production is tried again after `pause`, or parked under dead letters."""
+    letter = deadletters.letter_id("production", claimed.production_id)
+    what = deadletters.fields("production", reason, production_id=claimed.production_id, attempts=claimed.attempts)
+    FAILED.run(redis, claimed.production_id, int(pause.total_seconds() * 1000), most_attempts, letter, *what)
+
+
+def revive(redis: Redis, production_id: str) -> None:
+    """Take up a parked production again."""
+    REVIVE.run(redis, production_id)
+
+
+def forget(redis: Redis, most: int) -> list[str]:
+    """Drop settled productions whose retention has run out; files stay where they are."""
+    return [raw.decode() for raw in FORGET.run(redis, most)]
+
+
+def now(redis: Redis) -> datetime:
+    """The time by Redis's clock, which all processes share."""
+    seconds, microseconds = redis.time()
+    return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
+
+
+def read(redis: Redis, production_id: str) -> Production | None:
+    """The production as last committed, or None."""
+    return parse_state(redis.get(f"{PREFIX}production:{production_id}"))
+
+
+def parse_state(state: Any) -> Production | None:
+    """A production from what lies in Redis; None for nothing."""
+    return production.from_json(state.partition(b"\n")[2]) if state else None
+
+
+def newest(redis: Redis, limit: int, after: str | None = None) -> tuple[list[Production], str | None]:
+    """A page of productions, the newest first, and the id to go on after (None: that was all)."""
+    start = 0
+    if after is not None:
+        rank: Any = redis.zrevrank(f"{PREFIX}index", after)
+        if rank is None:
+            return [], None
+        start = rank + 1
+    found_ids: Any = redis.zrevrange(f"{PREFIX}index", start, start + limit - 1)
+    ids = [raw.decode() for raw in found_ids]
+    states = redis.mget([f"{PREFIX}production:{one}" for one in ids]) if ids else []
+    found = [one for one in map(parse_state, states) if one is not None]
+    return found, ids[-1] if len(ids) == limit else None
+
+
+def progress(redis: Redis, one: Production) -> dict[str, int]:
+    """Bytes fetched so far of each file that is on its way right now, by its key."""
+    keys = [deliverable.key for deliverable in one.deliverables if deliverable.state == "wanted"]
+    if not keys:
+        return {}
+    values = redis.hmget(f"{PREFIX}progress", [f"{one.production_id}:{key}" for key in keys])
+    return {key: int(value) for key, value in zip(keys, values, strict=True) if value is not None}
+
+
+def timeline(redis: Redis, production_id: str) -> list[dict[str, Any]]:
+    """Everything that happened to a production, oldest first, as JSON to show."""
+    entries: Any = redis.lrange(f"{PREFIX}timeline:{production_id}", 0, -1)
+    numbers = [entry[1:].split()[0] for entry in entries if entry.startswith(b"e")]
+    bodies = iter(redis.hmget(f"{PREFIX}events:{production_id}", numbers) if numbers else [])
+    return [_event_entry(entry, next(bodies)) if entry.startswith(b"e") else json.loads(entry) for entry in entries]
+
+
+def _event_entry(entry: bytes, body: Any) -> dict[str, Any]:
+    number, received = entry[1:].split()
+    shown: dict[str, Any] = {
+        "at": instant(_moment(int(received))),
+        "kind": "event",
+        "sequenceNumber": int(number),
+    }
+    if body is not None:
+        event = events.parse(body)
+        shown |= {
+            "eventId": str(event.event_id),
+            "eventType": event.event_type,
+            "timestamp": instant(event.timestamp),
+            "correlationId": event.correlation_id,
+            "data": event.data,
+        }
+    return shown
+
+
+def _commit_args(claimed: Claim, before: Production, change: Change, retention: timedelta) -> tuple[Any, ...]:
+    after = change.production
+    references = {entry[1:].split()[0]: entry.decode() for entry in claimed.entries if entry.startswith(b"e")}
+    due = after.due_to_ask_at
+    effects = {
+        "timeline": [
+            references[b"%d" % entry] if isinstance(entry, int) else dump(entry).decode() for entry in change.timeline
+        ],
+        "replaces": change.replaces_last,
+        "bodies": _without_addresses(claimed),
+        "links": [[link.key, link.url, _link_ms(link.expires_at, claimed.now)] for link in change.links],
+        "ask": _ms(due) if due is not None else False,
+        "downloads": _changed_downloads(before, after),
+        "forget": _ms(claimed.now + retention) if after.settled else False,
+        "dead": [
+            [
+                deadletters.letter_id("deliverable", f"{after.production_id}-{letter.key}"),
+                deadletters.fields(
+                    "deliverable", letter.reason, production_id=after.production_id, key=letter.key, **letter.fields
+                ),
+            ]
+            for letter in change.dead_letters
+        ],
+        "counts": _counts(change),
+    }
+    state = b"%d\n" % after.version + production.to_json(after)
+    return after.production_id, before.version, state, len(claimed.entries), json.dumps(effects)
+
+
+def _without_addresses(claimed: Claim) -> dict[str, str]:
+    """The archived bodies that hold addresses, as they may be kept for good."""
+    kept = {}
+    for entry, body in zip(claimed.entries, claimed.bodies, strict=True):
+        if entry.startswith(b"e") and b"sasUrl" in body:
+            kept[entry[1:].split()[0].decode()] = events.without_addresses(body).decode()
+    return kept
+
+
+def _changed_downloads(before: Production, after: Production) -> Mapping[str, int | bool]:
+    """Only what changed: a file that somebody is fetching right now keeps its claim."""
+    was, will = before.due_downloads, after.due_downloads
+    changed: dict[str, int | bool] = {key: _ms(at) for key, at in will.items() if was.get(key) != at}
+    return changed | dict.fromkeys(was.keys() - will.keys(), False)
+
+
+def _counts(change: Change) -> Mapping[str, int]:
+    counts: dict[str, int] = {}
+    for fact in change.facts:
+        counts[fact.name] = counts.get(fact.name, 0) + 1
+    return counts
+
+
+def _link_ms(expires_at: datetime, now: datetime) -> int:
+    """How long an address is kept: at least a try, at most what JARAI promises. CONTRACT [seed]: one hour."""
+    return max(_SHORTEST_LINK_MS, min(_LONGEST_LINK_MS, _ms(expires_at) - _ms(now)))
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,100 @@
+"""The budget of requests to JARAI, shared by all processes. The arithmetic is in core/budget."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import WatchError
+
+from service.core.budget import WINDOW_SECONDS, Answer, Budget, Limits, after_answer, after_taking, wait_seconds
+from service.store.scripts import PREFIX
+
+_BUDGET = f"{PREFIX}budget"
+_RECENT = f"{PREFIX}requests"
+_FLYING = f"{PREFIX}requests:flying"
+_BUDGET_JSON = TypeAdapter(Budget)
+Result = TypeVar("Result")
+
+
+def take(redis: Redis, limits: Limits) -> tuple[str, float]:
+    """Permission for one request: its token and 0, or "" and the seconds to wait. Never more than the budget."""
+    token = uuid.uuid4().hex
+
+    def decide(pipeline: Pipeline, budget: Budget, now: float) -> float:
+        taken: Any = pipeline.zrangebyscore(_RECENT, now - WINDOW_SECONDS, "+inf", withscores=True)
+        wait = wait_seconds(budget, limits, [score for _, score in taken], now)
+        pipeline.multi()
+        if wait == 0:
+            _store(pipeline, after_taking(budget, now))
+            pipeline.zadd(_RECENT, {token: now})
+            pipeline.zadd(_FLYING, {token: now})
+            pipeline.zremrangebyscore(_RECENT, "-inf", now - WINDOW_SECONDS)
+        return wait
+
+    wait = _atomically(redis, decide)
+    return (token, 0.0) if wait == 0 else ("", wait)
+
+
+def settle(redis: Redis, token: str, answer: Answer) -> None:
+    """Take in what an answer told about the budget; gives the place of the request in flight back."""
+
+    def decide(pipeline: Pipeline, budget: Budget, now: float) -> None:
+        flying = int(pipeline.zcount(_FLYING, now - WINDOW_SECONDS, "+inf"))
+        mine = pipeline.zscore(_FLYING, token) is not None
+        pipeline.multi()
+        _store(pipeline, after_answer(budget, answer, max(0, flying - mine), now))
+        pipeline.zrem(_FLYING, token)
+        pipeline.zremrangebyscore(_FLYING, "-inf", now - WINDOW_SECONDS)
+
+    _atomically(redis, decide)
+
+
+def give_back(redis: Redis, token: str) -> None:
+    """The request was not made after all."""
+
+    def decide(pipeline: Pipeline, budget: Budget, now: float) -> None:
+        pipeline.multi()
+        remaining = None if budget.remaining is None else budget.remaining + 1
+        _store(pipeline, replace(budget, remaining=remaining, spent_today=budget.spent_today - 1))
+        pipeline.zrem(_RECENT, token)
+        pipeline.zrem(_FLYING, token)
+
+    _atomically(redis, decide)
+
+
+def read(redis: Redis) -> Budget:
+    """What is known of the budget now."""
+    raw = redis.get(_BUDGET)
+    return _BUDGET_JSON.validate_json(raw) if raw else Budget()
+
+
+def now(redis: Redis) -> float:
+    """Unix seconds by Redis's clock."""
+    seconds, microseconds = redis.time()
+    return float(seconds) + float(microseconds) / 1e6
+
+
+def _store(pipeline: Pipeline, budget: Budget) -> None:
+    pipeline.set(_BUDGET, _BUDGET_JSON.dump_json(budget))
+
+
+def _atomically(redis: Redis, decide: Callable[[Pipeline, Budget, float], Result]) -> Result:
+    """Read, decide, write; again from the start when another process wrote in between."""
+    while True:
+        with redis.pipeline(transaction=True) as pipeline:
+            try:
+                pipeline.watch(_BUDGET, _RECENT)  # type: ignore[no-untyped-call]
+                raw = pipeline.get(_BUDGET)
+                budget = _BUDGET_JSON.validate_json(raw) if raw else Budget()
+                seconds, microseconds = pipeline.time()
+                result = decide(pipeline, budget, float(seconds) + float(microseconds) / 1e6)
+                pipeline.execute()
+                return result
+            except WatchError:
+                continue

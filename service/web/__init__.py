@@ -1,0 +1,1 @@
+"""The public door: verifies, keeps, answers. It never goes out and fetches."""

@@ -1,0 +1,114 @@
+"""The application: routes and what they are made of. Nothing is decided here."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hmac
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service import log
+from service.runtime import Runtime
+from service.web import deadletters, health, productions
+from service.web.intake import Intake
+from service.web.webhooks import WebhookEndpoint
+
+_MOST_CONNECTIONS = 4096
+_DRAIN_SECONDS = 8
+_CODES = {400: "INVALID_REQUEST", 401: "UNAUTHORIZED", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 409: "CONFLICT",
+          413: "PAYLOAD_TOO_LARGE", 503: "SERVICE_UNAVAILABLE"}  # fmt: skip
+
+Endpoint = Callable[[Request], Any]
+
+
+def create(runtime: Runtime) -> Starlette:
+    """The application. Its intake runs as long as its lifespan."""
+    settings = runtime.settings
+    intake = Intake(runtime.intake_redis)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        intake.start()
+        yield
+        await run_in_threadpool(intake.stop)
+        log.get()("service.stopped", process="web")
+
+    webhook = WebhookEndpoint(intake, settings.webhook_keys, settings.max_body_bytes)
+    admin = functools.partial(_guarded, settings.admin_token)
+    app = Starlette(
+        routes=[
+            Route("/webhooks/jarai", webhook, methods=["POST"]),
+            Route("/healthz", health.healthz),
+            Route("/readyz", health.readyz),
+            Route("/metrics", admin(health.metrics)),
+            Route("/productions", admin(productions.list_productions)),
+            Route("/productions/{id}", admin(productions.show)),
+            Route("/productions/{id}/timeline", admin(productions.timeline)),
+            Route("/productions/{id}/track", admin(productions.track), methods=["POST"]),
+            Route("/productions/{id}/refresh", admin(productions.refresh), methods=["POST"]),
+            Route("/deadletters", admin(deadletters.list_deadletters)),
+            Route("/deadletters/{id}/retry", admin(deadletters.retry), methods=["POST"]),
+            Route("/deadletters/{id}", admin(deadletters.discard), methods=["DELETE"]),
+        ],
+        exception_handlers={HTTPException: _http_error, RedisError: _store_error},  # type: ignore[dict-item]
+        lifespan=lifespan,
+    )
+    app.state.settings, app.state.intake = settings, intake
+    app.state.redis, app.state.intake_redis = runtime.redis, runtime.intake_redis
+    return app
+
+
+def serve(runtime: Runtime) -> None:
+    """Listen until SIGTERM; requests that are in flight get their answer."""
+    settings = runtime.settings
+    uvicorn.run(
+        create(runtime),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+
+
+def _guarded(token: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint for whoever brings the admin token; without one in the settings there is no such place."""
+
+    async def answer(request: Request) -> Response:
+        if not token:
+            raise HTTPException(404, "not found")
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, "the bearer token is missing or wrong", {"WWW-Authenticate": "Bearer"})
+        if inspect.iscoroutinefunction(endpoint):
+            response: Response = await endpoint(request)
+        else:
+            response = await run_in_threadpool(endpoint, request)
+        return response
+
+    return answer
+
+
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    body = {"error": _CODES.get(error.status_code, "ERROR"), "message": error.detail}
+    return JSONResponse(body, error.status_code, headers=error.headers)
+
+
+async def _store_error(request: Request, error: Exception) -> JSONResponse:
+    log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
+    body = {"error": "SERVICE_UNAVAILABLE", "message": "Redis does not answer"}
+    return JSONResponse(body, 503, headers={"Retry-After": "2"})

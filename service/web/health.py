@@ -1,0 +1,67 @@
+"""Is it alive, is it ready, and what do its numbers say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+
+from service.core.errors import StoreUnavailable
+from service.metrics import Sample, render
+from service.store import deadletters, due, requests
+from service.store.connection import safety_problems
+from service.store.scripts import PREFIX
+
+
+async def healthz(request: Request) -> JSONResponse:
+    return JSONResponse({"status": "ok"})
+
+
+def readyz(request: Request) -> JSONResponse:
+    """Ready: an event that arrives now is kept. `warnings`: Redis may lose it later."""
+    state = request.app.state
+    problems: dict[str, str] = {}
+    warnings: list[str] = []
+    if not state.settings.webhook_secrets:
+        problems["secrets"] = "JARAI_WEBHOOK_SECRETS is not set"
+    if not state.intake.alive:
+        problems["intake"] = "the committer has ended"
+    try:
+        warnings = safety_problems(state.intake_redis)
+        state.intake_redis.set(f"{PREFIX}ready", 1, px=1000)
+    except (RedisError, StoreUnavailable) as error:
+        problems["redis"] = str(error) if isinstance(error, StoreUnavailable) else f"refuses: {error}"
+    ready = not problems
+    return JSONResponse({"ready": ready, "problems": problems, "warnings": warnings}, 200 if ready else 503)
+
+
+def metrics(request: Request) -> PlainTextResponse:
+    state = request.app.state
+    text = render(_samples(state.redis, dict(state.intake.counts)))
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
+def _samples(redis: Redis, verdicts: dict[str, int]) -> Iterator[Sample]:
+    for verdict in ("accepted", "duplicate", "quarantined", "rejected", "unavailable"):
+        yield Sample("jarai_webhooks_total", verdicts.get(verdict, 0), "Webhooks answered by this process.", "counter",
+                     ("verdict", verdict))  # fmt: skip
+    counts: Any = redis.hgetall(f"{PREFIX}counts")
+    for name, times in sorted(counts.items()):
+        yield Sample("jarai_facts_total", int(times), "What happened, by its name in the log.", "counter",
+                     ("event", name.decode()))  # fmt: skip
+    now = due.sweep(redis)
+    for label, value in (("advance", now.advance), ("download", now.download), ("ask", now.ask)):
+        yield Sample("jarai_due", value, "Work that is due and that nobody has taken on.", label=("list", label))
+    for label, value in (("advance", now.advance_bells), ("download", now.download_bells)):
+        yield Sample("jarai_bells", value, "Bells that wait in a queue for a worker.", label=("queue", label))
+    tracked: Any = redis.zcard(f"{PREFIX}index")
+    yield Sample("jarai_productions", tracked, "Productions that are kept.")
+    yield Sample("jarai_deadletters", deadletters.count(redis), "Dead letters that wait for a person.")
+    budget = requests.read(redis)
+    yield Sample("jarai_requests_today", budget.spent_today, "Requests to JARAI since midnight UTC.")
+    if budget.remaining is not None:
+        yield Sample("jarai_requests_remaining", budget.remaining, "Requests left in JARAI's window, as last told.")

@@ -1,0 +1,113 @@
+"""`POST /webhooks/jarai`: read, verify, keep, answer. A plain ASGI endpoint, because it is the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from service import log
+from service.core import signature
+from service.core.errors import InvalidSignature, StoreUnavailable
+from service.core.events import TEST
+from service.store.inbox import Arrival, arrival
+from service.web.intake import Intake
+
+_LONGEST_BODY_SECONDS = 10.0
+_JSON = (b"content-type", b"application/json")
+_RETRY = (b"retry-after", b"2")
+_CLOSE = (b"connection", b"close")
+
+
+class _Refused(Exception):
+    """The body can't be had: an answer instead of it (None: nobody is there any more)."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class WebhookEndpoint:
+    """Where JARAI delivers."""
+
+    def __init__(self, intake: Intake, keys: Sequence[bytes], max_body_bytes: int) -> None:
+        self._intake, self._keys, self._max_body_bytes = intake, keys, max_body_bytes
+        self._log = log.get()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        try:
+            async with asyncio.timeout(_LONGEST_BODY_SECONDS):
+                body = await self._read(headers, receive)
+            if body is None:
+                return
+            signature.verify(body, headers.get(signature.HEADER), self._keys)
+        except InvalidSignature as error:
+            await self._reject(send, 401, "INVALID_SIGNATURE", str(error))
+        except _Refused as error:
+            await self._reject(send, error.status, error.code, str(error))
+        except TimeoutError:
+            await self._reject(send, 408, "REQUEST_TIMEOUT", "the body took too long to arrive")
+        else:
+            await self._keep(arrival(body), send)
+
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes | None:
+        """The raw body, at most `max_body_bytes` of it; None when the sender went away."""
+        announced = headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._max_body_bytes:
+            raise _Refused(413, "PAYLOAD_TOO_LARGE", f"a webhook has at most {self._max_body_bytes} bytes")
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self._log("webhook.rejected", status=400, reason="the sender went away before the body was complete")
+                return None
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise _Refused(413, "PAYLOAD_TOO_LARGE", f"a webhook has at most {self._max_body_bytes} bytes")
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    async def _keep(self, arrived: Arrival, send: Send) -> None:
+        event = arrived.event
+        if event is not None and event.event_type == TEST:
+            self._log("webhook.test", event_id=str(event.event_id), correlation_id=event.correlation_id)
+            await _answer(send, 202, {"status": "accepted", "eventId": str(event.event_id)})
+            return
+        try:
+            kept = await self._intake.hand_in(arrived)
+        except StoreUnavailable:
+            await _answer(
+                send, 503, {"error": "SERVICE_UNAVAILABLE", "message": "the event can't be kept now; send it again"},
+                (_RETRY,),
+            )  # fmt: skip
+            return
+        if kept.verdict == "quarantined":
+            answer = {"status": "quarantined", "reason": kept.reason}
+            if event is not None:
+                answer["eventId"] = str(event.event_id)
+            await _answer(send, 202, answer)
+        else:
+            assert event is not None
+            status = 202 if kept.verdict == "accepted" else 200
+            await _answer(send, status, {"status": kept.verdict, "eventId": str(event.event_id)})
+
+    async def _reject(self, send: Send, status: int, code: str, message: str) -> None:
+        self._intake.counts["rejected"] += 1
+        self._log("webhook.rejected", status=status, reason=message)
+        # What may still be on its way is not read: the connection ends with the answer.
+        await _answer(send, status, {"error": code, "message": message}, () if status == 401 else (_CLOSE,))
+
+
+async def _answer(
+    send: Send, status: int, body: Mapping[str, str], more_headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    content = json.dumps(body).encode()
+    headers = [_JSON, (b"content-length", b"%d" % len(content)), *more_headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

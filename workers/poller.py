@@ -1,0 +1,214 @@
+"""The poller: the clock of a deployment, and the only one who spends its budget of requests.
+
+Two threads: one sweeps the due lists every second at the latest, one asks JARAI. Any number of pollers share the work.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import datetime
+from time import monotonic
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from service import jobs, log
+from service.core import partner_api
+from service.core.budget import Answer, Limits, read_answer
+from service.core.errors import JaraiError, JaraiRefused, RateLimited
+from service.core.observations import AskFailed, DeliverablesAnswered, StatusAnswered, Written
+from service.core.partner_api import Request, Response
+from service.core.production import Production
+from service.jarai import Jarai
+from service.runtime import Runtime
+from service.store import due, inbox, productions, requests
+
+_LONGEST_NAP_SECONDS = 1.0
+_SHORTEST_NAP_SECONDS = 0.02
+_FORGET_EVERY_SECONDS = 60.0
+_MOST_FORGOTTEN = 100
+
+
+class Poller:
+    """One process's share of sweeping and asking. `stop` may be called from a signal handler."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._redis = runtime.redis
+        self._stopping = False
+        self._wake = threading.Event()
+        asks = bool(runtime.settings.jarai_api_key)
+        self._asker = Asker(runtime.redis, runtime.jarai, runtime.settings.limits) if asks else None
+        self._log = log.get()
+        self._store_down = False
+        self._forgot_at = 0.0
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def run(self) -> None:
+        """Sweep until stopped."""
+        thread = threading.Thread(target=self._ask, name="asker", daemon=True)
+        thread.start()
+        while not self._stopping:
+            try:
+                nap = self._sweep()
+                self._note_store(None)
+            except RedisError as error:
+                self._note_store(error)
+                nap = _LONGEST_NAP_SECONDS
+            threading.Event().wait(nap)  # not sleep(): a signal has to end it
+        self._wake.set()
+        thread.join(timeout=8)
+
+    def _sweep(self) -> float:
+        """Ring for whatever is due and not worked on; the seconds until the next look."""
+        now = due.sweep(self._redis)
+        if now.advance and not now.advance_bells:
+            jobs.ring(self._redis, "advance", bells=1 + now.advance // 32)
+            self._log("sweep.rang", queue="advance")
+        if now.download > now.download_bells:
+            jobs.ring(self._redis, "download", bells=now.download)
+            self._log("sweep.rang", queue="download")
+        if now.ask and self._asker is not None:
+            self._wake.set()
+        if monotonic() - self._forgot_at > _FORGET_EVERY_SECONDS:
+            self._forgot_at = monotonic()
+            for identity in productions.forget(self._redis, _MOST_FORGOTTEN):
+                self._log("production.forgotten", production_id=identity)
+        return self._nap(now)
+
+    def _nap(self, now: due.Due) -> float:
+        if now.next_at is None or self._stopping:
+            return _LONGEST_NAP_SECONDS
+        ahead = (now.next_at - now.now).total_seconds()
+        if ahead <= 0:  # somebody is at it, or the budget does not allow it yet
+            return _LONGEST_NAP_SECONDS / 4
+        return min(_LONGEST_NAP_SECONDS, max(_SHORTEST_NAP_SECONDS, ahead))
+
+    def _ask(self) -> None:
+        while not self._stopping:
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                while not self._stopping and self._asker is not None and self._asker.ask_once():
+                    pass
+            except RedisError as error:
+                self._note_store(error)
+
+    def _note_store(self, error: RedisError | None) -> None:
+        if error is not None and not self._store_down:
+            self._log("store.unavailable", error=f"{type(error).__name__}: {error}")
+        if error is None and self._store_down:
+            self._log("store.available")
+        self._store_down = error is not None
+
+
+class Asker:
+    """Asks JARAI one question after the other, as far as the budget goes."""
+
+    def __init__(self, redis: Redis, jarai: Jarai, limits: Limits) -> None:
+        self._redis, self._jarai, self._limits = redis, jarai, limits
+        self._log = log.get()
+        self._paused = False
+
+    def ask_once(self) -> bool:
+        """Ask about the production that is due first. False: nothing is due, or the budget says no."""
+        token, wait_seconds = requests.take(self._redis, self._limits)
+        if not token:
+            if not self._paused:
+                self._log("poll.paused", seconds=round(wait_seconds, 1))
+            self._paused = True
+            return False
+        self._paused = False
+        claimed = due.claim_ask(self._redis)
+        if claimed is None:
+            requests.give_back(self._redis, token)
+            return False
+        self._ask_about(*claimed, token)
+        return True
+
+    def _ask_about(self, production: Production, now: datetime, token: str) -> None:
+        wants_list = production.list_at is not None and production.list_at <= now
+        identity = production.production_id
+        question = partner_api.deliverables_request if wants_list else partner_api.status_request
+        try:
+            response = self._call(question(identity), token)
+            observation = _read(response, production, now, wants_list)
+        except RateLimited as error:  # the budget waits; the production's turn comes again when its claim runs out
+            self._say_failed(production, wants_list, error)
+            return
+        except JaraiError as error:
+            self._say_failed(production, wants_list, error)
+            if isinstance(error, JaraiRefused) and error.status == 401:
+                self._log("jarai.refused", code=error.code, error=str(error), correlation_id=error.correlation_id)
+                return
+            observation = AskFailed(
+                at=now,
+                question="deliverables" if wants_list else "status",
+                message=str(error),
+                code=error.code,
+                final=isinstance(error, JaraiRefused),
+                correlation_id=error.correlation_id,
+            )
+        if inbox.observe(self._redis, identity, observation):
+            jobs.ring(self._redis, "advance")
+
+    def _call(self, request: Request, token: str) -> Response:
+        """One request, its answer counted in the budget whatever it says."""
+        answer = Answer(status=None)
+        try:
+            response = self._jarai.call(request)
+            answer = read_answer(
+                response.status,
+                response.headers,
+                partner_api.retry_after_seconds(response) if response.status >= 400 else None,
+                requests.now(self._redis),
+            )
+            return response
+        finally:
+            requests.settle(self._redis, token, answer)
+
+    def _say_failed(self, production: Production, wants_list: bool, error: JaraiError) -> None:
+        self._log(
+            "poll.failed",
+            production_id=production.production_id,
+            account_id=production.account_id,
+            question="deliverables" if wants_list else "status",
+            code=error.code,
+            error=str(error),
+            correlation_id=error.correlation_id,
+        )
+
+
+def _read(response: Response, production: Production, now: datetime, wants_list: bool) -> Written:
+    """The answer as an observation. Raises JaraiError."""
+    if wants_list:
+        return DeliverablesAnswered(
+            at=now,
+            knew_sequence=production.sequence,
+            listed=partner_api.read_deliverables(response, now),
+            correlation_id=response.correlation_id,
+        )
+    answer = partner_api.read_status(response)
+    return StatusAnswered(
+        at=now,
+        as_of=answer.as_of or now,
+        knew_sequence=production.sequence,
+        status=answer.status,
+        account_id=answer.account_id,
+        error_code=answer.error_code,
+        error_message=answer.error_message,
+        expires_at=answer.expires_at,
+        sandbox=answer.sandbox,
+        correlation_id=response.correlation_id,
+    )
+
+
+def run(runtime: Runtime) -> None:
+    """Be a poller until SIGTERM or Ctrl-C."""
+    poller = Poller(runtime)
+    signal.signal(signal.SIGTERM, lambda *_: poller.stop())
+    signal.signal(signal.SIGINT, lambda *_: poller.stop())
+    poller.run()
+    log.get()("service.stopped", process="poller")

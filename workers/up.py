@@ -1,0 +1,73 @@
+"""`jarai-receiver up`: a whole deployment on this machine, its own Redis included, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator, Mapping
+
+import click
+
+from service import log
+from service.core.errors import ReceiverError
+from service.settings import Settings
+from workers import redis_server, worker
+from workers.processes import Processes
+
+
+@contextlib.contextmanager
+def deployment(settings: Settings, environment: Mapping[str, str]) -> Iterator[Processes]:
+    """Redis (unless REDIS_URL names one), web, workers and poller; all ended when the block ends."""
+    with contextlib.ExitStack() as stack:
+        url = settings.redis_url or stack.enter_context(redis_server.running(settings.state_dir))
+        shared = {**environment, "REDIS_URL": url}
+        processes = Processes()
+        stack.callback(processes.end)
+        processes.add("web", ["service.cli", "web"], shared)
+        worker.add(processes, ("advance", "download"), worker.DEFAULT_PROCESSES, shared)
+        processes.add("poller", ["service.cli", "poller"], shared)
+        yield processes
+
+
+def run(settings: Settings) -> None:
+    """Raises ReceiverError when it can't start. Ends in good order on Ctrl-C and SIGTERM."""
+    log.configure(settings.log_format, settings.log_level, settings.secrets)
+    if settings.port == 0:
+        raise ReceiverError("PORT is wrong: `up` needs a fixed port")
+    stopping = _stop_on_signals()
+    with contextlib.suppress(_Stop), deployment(settings, {}) as processes:
+        stopping.append(processes)
+        click.echo(_banner(settings), err=True)
+        processes.run()
+    click.echo("stopped everything that was started.", err=True)
+
+
+class _Stop(BaseException):
+    """A signal that came before there was anything to stop."""
+
+
+def _stop_on_signals() -> list[Processes]:
+    running: list[Processes] = []
+
+    def stop(*_: object) -> None:
+        if not running:
+            raise _Stop
+        running[0].stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return running
+
+
+def _banner(settings: Settings) -> str:
+    redis = "REDIS_URL" if settings.redis_url else f"its own, data in {settings.state_dir.resolve() / 'redis'}"
+    return "\n".join(
+        (
+            "jarai-receiver is up; Ctrl-C stops everything.",
+            f"  webhooks      http://{settings.host}:{settings.port}/webhooks/jarai",
+            f"  health        http://{settings.host}:{settings.port}/readyz",
+            f"  redis         {redis}",
+            f"  deliverables  {settings.storage_dir.resolve()}",
+            "  look inside   jarai-receiver productions list   (in another terminal, same folder)",
+        )
+    )

@@ -1,0 +1,80 @@
+"""`jarai-receiver worker`: a launcher that keeps RQ workers alive, each on one queue (more could lose a job)."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+
+from service import log, runtime
+from service.settings import Settings
+from service.store.connection import connect
+from workers import shutdown
+from workers.processes import Processes
+
+DEFAULT_PROCESSES: Mapping[str, int] = {"advance": 1, "download": 3}
+_IDLE_SECONDS = 30
+
+
+def launch(settings: Settings, queues: Sequence[str], processes: Mapping[str, int] = DEFAULT_PROCESSES) -> None:
+    """Start the workers of these queues and keep them alive until SIGTERM or Ctrl-C."""
+    kept = Processes()
+    signal.signal(signal.SIGTERM, lambda *_: kept.stop())
+    signal.signal(signal.SIGINT, lambda *_: kept.stop())
+    add(kept, queues, processes, {"REDIS_URL": runtime.redis_url(settings)})
+    kept.run()
+
+
+def add(kept: Processes, queues: Sequence[str], processes: Mapping[str, int], environment: Mapping[str, str]) -> None:
+    """The workers of these queues among other processes."""
+    for queue in queues:
+        for number in range(processes[queue]):
+            kept.add(f"{queue}-{number + 1}", ["workers.worker", queue], environment)
+
+
+class _Worker(SimpleWorker):
+    """Runs jobs in this process: they are doorbells, and isolation would cost four times the work itself."""
+
+    def handle_warm_shutdown_request(self) -> None:
+        shutdown.request()
+
+
+def work(queue: str) -> None:
+    """Be one RQ worker until SIGTERM. Ends by itself when Redis stays away; the launcher starts another."""
+    here = runtime.current("worker")
+    redis = connect(runtime.redis_url(here.settings), timeout_seconds=_IDLE_SECONDS + 10)
+    _wait_for(redis)
+    worker = _Worker(
+        [Queue(queue, connection=redis, serializer="json")],
+        connection=redis,
+        serializer="json",
+        worker_ttl=_IDLE_SECONDS,
+        maintenance_interval=_IDLE_SECONDS,
+        log_job_description=False,
+    )
+    worker.work(logging_level="WARNING")
+    log.get()("service.stopped", process=f"worker {queue}")
+
+
+def _wait_for(redis: Redis) -> None:
+    """Redis may come up after us; RQ would give up at once."""
+    said = False
+    while True:
+        try:
+            redis.ping()
+        except RedisError as error:
+            if not said:
+                log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
+            said = True
+            time.sleep(1)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])
