@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import IO
 
 from service import log
 
@@ -34,7 +35,9 @@ class _Kept:
 class Processes:
     """A set of child processes. `stop` may be called from a signal handler."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: IO[bytes] | None = None) -> None:
+        """`output`: where the children's logs go, if not where this process's own go."""
+        self._output = output
         self._kept: list[_Kept] = []
         self._stopping = threading.Event()
         self._log = log.get()
@@ -93,6 +96,8 @@ class Processes:
             kept.command,
             env=dict(kept.environment),
             stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
             start_new_session=True,
             preexec_fn=end_with_parent,
         )

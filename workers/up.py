@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator, Mapping
+from typing import IO
 
 import click
 
@@ -16,12 +17,17 @@ from workers.processes import Processes
 
 
 @contextlib.contextmanager
-def deployment(settings: Settings, environment: Mapping[str, str]) -> Iterator[Processes]:
-    """Redis (unless REDIS_URL names one), web, workers and poller; all ended when the block ends."""
+def deployment(
+    settings: Settings, environment: Mapping[str, str], output: IO[bytes] | None = None
+) -> Iterator[Processes]:
+    """Redis (unless REDIS_URL names one), web, workers and poller; all ended when the block ends.
+
+    `environment` goes to the processes on top of this one's, their logs to `output`.
+    """
     with contextlib.ExitStack() as stack:
         url = settings.redis_url or stack.enter_context(redis_server.running(settings.state_dir))
         shared = {**environment, "REDIS_URL": url}
-        processes = Processes()
+        processes = Processes(output)
         stack.callback(processes.end)
         processes.add("web", ["service.cli", "web"], shared)
         worker.add(processes, ("advance", "download"), worker.DEFAULT_PROCESSES, shared)

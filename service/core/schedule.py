@@ -40,8 +40,9 @@ def next_status_at(production: Production, now: datetime, intervals: Intervals) 
     if production.terminal or production.refused is not None:
         return None
     interval = intervals.of(production.status)
-    if production.status is None and production.last_asked_at is None and production.last_event_at is None:
-        return _not_before_backoff(production, now)  # tracked, and nothing is known yet
+    if production.last_asked_at is None and production.last_event_at is None:
+        # Tracked, and nothing is known yet: its first webhook may be on its way.
+        return _not_before_backoff(production, production.created_at + min(_REORDER_GRACE, interval))
     at = (production.last_asked_at or production.created_at) + interval
     if production.hole_at is not None:
         at = max(at, production.hole_at + interval)
