@@ -135,13 +135,15 @@ class Asker:
         try:
             response = self._call(question(identity), token)
             observation = _read(response, production, now, wants_list)
-        except RateLimited as error:  # the budget waits; the production's turn comes again when its claim runs out
+        except RateLimited as error:  # its turn comes again as soon as the budget allows
             self._say_failed(production, wants_list, error)
+            due.give_back_ask(self._redis, identity)
             return
         except JaraiError as error:
             self._say_failed(production, wants_list, error)
             if isinstance(error, JaraiRefused) and error.status == 401:
                 self._log("jarai.refused", code=error.code, error=str(error), correlation_id=error.correlation_id)
+                due.give_back_ask(self._redis, identity)
                 return
             observation = AskFailed(
                 at=now,

@@ -60,6 +60,11 @@ def claim_ask(redis: Redis) -> tuple[Production, datetime] | None:
     return production, _moment(row[0])
 
 
+def give_back_ask(redis: Redis, production_id: str) -> None:
+    """The question was not answered and is due again at once."""
+    redis.zadd(f"{PREFIX}ask", {production_id: 0}, xx=True)
+
+
 def claim_download(redis: Redis, token: str) -> DownloadClaim | None:
     """A file to fetch. The claim holds for half a minute and has to be renewed with the same `token`."""
     row = CLAIM_DOWNLOAD.run(redis, token, DOWNLOAD_LEASE_MS)

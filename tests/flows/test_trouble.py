@@ -1,0 +1,116 @@
+"""Trouble at JARAI's side, and what it costs: time, never an event, a file or a request too many."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.deployment import Deployment, eventually
+from workers.simulator.running import Running
+
+SILENT = "30"  # seconds: in these tests polling has to have another reason than silence
+
+
+def _asked(simulator: Running, ending: str = "") -> list[str]:
+    return [one["path"] for one in simulator.truth()["apiRequests"] if one["path"].endswith(ending)]
+
+
+def test_an_address_that_expired_costs_one_request_for_all_files(deployment: Deployment, simulator: Running) -> None:
+    simulator.set_faults(blob_expired={"next": 5})
+    deployment.start_all(WEBHOOK_SILENCE_SECONDS=SILENT)
+    identity = simulator.produce()
+    deployment.settled(identity)
+    assert 1 <= len(_asked(simulator)) <= 2
+    assert _asked(simulator) == _asked(simulator, "/deliverables")
+
+
+def test_a_truncated_list_is_asked_for_whole(deployment: Deployment, simulator: Running) -> None:
+    deployment.start_all(WEBHOOK_SILENCE_SECONDS=SILENT)
+    many = [{"type": "ClosedCaptions", "bytes": 100 + number} for number in range(130)]
+    identity = simulator.produce({"deliverables": many})
+    deployment.settled(identity)
+    shown = deployment.production(identity)
+    assert shown is not None
+    assert [one["state"] for one in shown["deliverables"]] == ["stored"] * 130
+    assert len(_asked(simulator)) == 1
+    assert len(deployment.manifest(shown)["deliverables"]) == 130
+
+
+def test_an_event_of_an_unknown_type_is_answered_by_asking_for_the_status(
+    deployment: Deployment, simulator: Running
+) -> None:
+    deployment.start_all(WEBHOOK_SILENCE_SECONDS=SILENT)
+    identity = simulator.produce({"outcome": "Cancelled"})  # told by an event of a type that is not documented
+    deployment.settled(identity)
+    shown = deployment.production(identity)
+    assert shown is not None
+    assert (shown["status"], shown["source"]) == ("Cancelled", "poll")
+    assert len(_asked(simulator)) == 1
+
+
+def test_a_hole_in_the_numbers_is_polled_for_once_and_not_for_ever(deployment: Deployment, simulator: Running) -> None:
+    simulator.set_faults(loss={"next": 1, "match": "step.complete"})
+    deployment.start_all(WEBHOOK_SILENCE_SECONDS=SILENT)
+    identity = simulator.produce({"stepSeconds": 0.2, "hold": "AwaitingApproval"})
+    eventually(lambda: _asked(simulator), what="a poll")
+    eventually(lambda: len((deployment.production(identity) or {}).get("deliverables", [])) == 5, what="the files")
+    simulator.release(identity)
+    deployment.settled(identity)
+    assert len(_asked(simulator)) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"api_500": {"next": 2}}, {"api_garbage": {"next": 2}}, {"api_drop": {"next": 2}}, {"api_429": {"next": 1}}],
+    ids=lambda fault: next(iter(fault)),
+)
+def test_an_answer_that_is_no_use_is_asked_for_again_later(
+    deployment: Deployment, simulator: Running, fault: dict[str, object]
+) -> None:
+    simulator.set_faults(loss=1.0, **fault)
+    deployment.start_all()
+    identity = simulator.produce({"outcome": "Failed"})
+    deployment.call("POST", f"/productions/{identity}/track")
+    deployment.settled(identity, seconds=20)
+    assert deployment.log("poll.failed")
+    refused = {500, 429}
+    assert len([one for one in simulator.truth()["apiRequests"] if one["status"] in refused]) <= 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["blob_cut", "blob_500", "blob_503", "blob_short", "blob_corrupt", "blob_ignore_range"],
+)
+def test_a_download_that_fails_is_tried_again_until_the_bytes_are_right(
+    deployment: Deployment, simulator: Running, fault: str
+) -> None:
+    simulator.set_faults(**{fault: {"next": 1}})
+    deployment.start_all(WEBHOOK_SILENCE_SECONDS=SILENT)
+    files = [{"type": "Video", "bytes": 3_000_000, "checksum": "md5"}]
+    identity = simulator.produce({"deliverables": files})
+    deployment.settled(identity)
+    (truth,) = simulator.truth()["productions"]
+    shown = deployment.production(identity)
+    assert shown is not None
+    assert shown["deliverables"][0]["sha256"] == truth["deliverables"][0]["sha256"]
+    assert _asked(simulator) == []
+
+
+def test_without_an_api_key_webhooks_alone_bring_everything(deployment: Deployment, simulator: Running) -> None:
+    deployment.start_all(JARAI_API_KEY="")
+    identity = simulator.produce()
+    deployment.settled(identity)
+    assert deployment.log("service.key_missing")
+    assert _asked(simulator) == []
+
+
+def test_several_pollers_share_the_work_and_ask_no_question_twice(deployment: Deployment, simulator: Running) -> None:
+    simulator.set_faults(loss=1.0)
+    deployment.start_all(POLL_QUEUED_SECONDS="60", POLL_PRODUCING_SECONDS="60", POLL_WAITING_SECONDS="60")
+    for number in (2, 3):
+        deployment.start(f"poller-{number}", "poller")
+    ids = [simulator.produce({"hold": "Producing"}) for _ in range(6)]
+    for identity in ids:
+        deployment.call("POST", f"/productions/{identity}/track")
+    for identity in ids:
+        eventually(lambda one=identity: (deployment.production(one) or {}).get("status"), what="a poll")  # type: ignore[misc]
+    assert sorted(_asked(simulator)) == sorted(f"/v1/partner/productions/{identity}" for identity in ids)
