@@ -48,7 +48,9 @@ CATALOGUE: Mapping[str, Entry] = {
     "webhook.quarantined": Entry(
         "error", "reason, deadletter_id", "Signed but not usable: kept whole under dead letters.", True
     ),
-    "webhook.unavailable": Entry("error", "reason", "Could not be kept; answered 503, so JARAI sends it again.", True),
+    "webhook.unavailable": Entry(
+        "error", "reason, times", "Could not be kept; answered 503, so JARAI sends it again.", True
+    ),
     "production.tracked": Entry("info", "", "Somebody asked to follow a production."),
     "production.status_changed": Entry(
         "info", "from_status, to_status, source, event_id, event_type, sequence_number", "A production moved."

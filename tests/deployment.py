@@ -165,7 +165,9 @@ class Deployment:
     def settled(self, *identities: str, seconds: float = 30) -> None:
         """Wait until these productions are settled."""
         for identity in identities:
-            eventually(lambda one=identity: (self.production(one) or {}).get("settled"), seconds, f"settling {identity}")  # type: ignore[misc]
+            eventually(
+                lambda one=identity: (self.production(one) or {}).get("settled"), seconds, f"settling {identity}"
+            )  # type: ignore[misc]
 
     def log(self, event: str = "") -> list[dict[str, Any]]:
         """What all processes logged, or only the lines of one event."""

@@ -22,7 +22,7 @@ _PRODUCTIONS_AT_ONCE = 32
 
 def run() -> None:
     """The job: a bell has rung."""
-    here = runtime.current("worker")
+    here = runtime.current("worker advance")
     settings = here.settings
     try:
         drain(here.redis, settings.intervals, timedelta(days=settings.retention_days))

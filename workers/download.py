@@ -48,7 +48,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 def run() -> None:
     """The job: a bell has rung."""
-    here = runtime.current("worker")
+    here = runtime.current("worker download")
     try:
         Downloader(here.redis, here.settings).drain()
     except RedisError as error:  # the claim runs out and the sweep rings again

@@ -111,11 +111,15 @@ class Asker:
         self._redis, self._jarai, self._limits = redis, jarai, limits
         self._log = log.get()
         self._paused = False
+        self._not_before = 0.0
 
     def ask_once(self) -> bool:
         """Ask about the production that is due first. False: nothing is due, or the budget says no."""
+        if monotonic() < self._not_before:
+            return False
         token, wait_seconds = requests.take(self._redis, self._limits)
         if not token:
+            self._not_before = monotonic() + min(wait_seconds, _LONGEST_NAP_SECONDS)
             if not self._paused:
                 self._log("poll.paused", seconds=round(wait_seconds, 1))
             self._paused = True

@@ -46,7 +46,7 @@ class _Worker(SimpleWorker):
 
 def work(queue: str) -> None:
     """Be one RQ worker until SIGTERM. Ends by itself when Redis stays away; the launcher starts another."""
-    here = runtime.current("worker")
+    here = runtime.current(f"worker {queue}")
     redis = connect(runtime.redis_url(here.settings), timeout_seconds=_IDLE_SECONDS + 10)
     _wait_for(redis)
     worker = _Worker(

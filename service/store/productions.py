@@ -20,6 +20,7 @@ from service.store.scripts import CLAIM, COMMIT, FAILED, FORGET, PREFIX, REVIVE,
 
 _LEASE_MS = 3000
 _MOST_OBSERVATIONS = 200
+_MOST_BYTES = 8 * 1024 * 1024
 _SHORTEST_LINK_MS = 60_000
 _LONGEST_LINK_MS = 3_600_000
 
@@ -53,7 +54,7 @@ class Claim:
 
 def claim(redis: Redis, most: int) -> list[Claim]:
     """Take up to `most` productions whose inbox is due. Nobody else gets them for three seconds."""
-    now, *rows = CLAIM.run(redis, most, _LEASE_MS, _MOST_OBSERVATIONS)
+    now, *rows = CLAIM.run(redis, most, _LEASE_MS, _MOST_OBSERVATIONS, _MOST_BYTES)
     return [Claim(row[0].decode(), row[1], _moment(now), row[2], tuple(row[3]), tuple(row[4])) for row in rows]
 
 
@@ -181,7 +182,7 @@ def _without_addresses(claimed: Claim) -> dict[str, str]:
     """The archived bodies that hold addresses, as they may be kept for good."""
     kept = {}
     for entry, body in zip(claimed.entries, claimed.bodies, strict=True):
-        if entry.startswith(b"e") and b"sasUrl" in body:
+        if entry.startswith(b"e") and (b"sasUrl" in body or b"sig=" in body):
             kept[entry[1:].split()[0].decode()] = events.without_addresses(body).decode()
     return kept
 

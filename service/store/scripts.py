@@ -32,10 +32,10 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 local function bury(id, at, fields)
-  if redis.call('ZADD', P..'deadletters', 'NX', at, id) == 1 then
-    redis.call('HINCRBY', P..'counts', 'deadletter.added', 1)
-  end
+  if redis.call('ZADD', P..'deadletters', 'NX', at, id) == 0 then return 0 end
   redis.call('HSET', P..'deadletter:'..id, 'at', at, unpack(fields))
+  redis.call('HINCRBY', P..'counts', 'deadletter.added', 1)
+  return 1
 end
 """
 
@@ -100,26 +100,25 @@ return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
 
 # dead letter id, field, value, ...  -> 1 when it is new
 BURY = Script("""
-local fresh = redis.call('EXISTS', P..'deadletter:'..ARGV[1]) == 0
-bury(ARGV[1], now_ms(), {unpack(ARGV, 2)})
-return fresh and 1 or 0
+return bury(ARGV[1], now_ms(), {unpack(ARGV, 2)})
 """)
 
-# most productions, lease, most observations -> now, then for each: id, attempts, state, entries, bodies
+# most productions, lease, most observations, most bytes -> now, then for each: id, attempts, state, entries, bodies
 # A production that failed before is handed out alone, so that it can take no other down with it.
 CLAIM = Script("""
-local now, out = now_ms(), {}
+local now, out, room = now_ms(), {}, tonumber(ARGV[4])
 out[1] = now
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'dirty', '-inf', now, 'LIMIT', 0, ARGV[1])) do
   local tried = tonumber(redis.call('HGET', P..'attempts', id) or '0')
-  if tried > 0 and #out > 1 then break end
+  if #out > 1 and (tried > 0 or room <= 0) then break end
   redis.call('HSET', P..'attempts', id, tried + 1)
   redis.call('ZADD', P..'dirty', now + ARGV[2] * math.min(2 ^ tried, 16), id)
-  local entries = redis.call('LRANGE', P..'inbox:'..id, 0, ARGV[3] - 1)
-  local bodies = {}
-  for i, entry in ipairs(entries) do
+  local entries, bodies = {}, {}
+  for i, entry in ipairs(redis.call('LRANGE', P..'inbox:'..id, 0, ARGV[3] - 1)) do
+    if i > 1 and room <= 0 then break end
     local number = string.match(entry, '^e(%d+) ')
-    bodies[i] = number and redis.call('HGET', P..'events:'..id, number) or ''
+    entries[i], bodies[i] = entry, number and redis.call('HGET', P..'events:'..id, number) or ''
+    room = room - #entry - #bodies[i]
   end
   out[#out + 1] = {id, tried + 1, redis.call('GET', P..'production:'..id) or '', entries, bodies}
   if tried > 0 then break end

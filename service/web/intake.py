@@ -67,6 +67,7 @@ class Intake:
         through the future when Redis can't keep it."""
         assert self._loop is not None
         if self._held_bytes + len(arrival.body) > _MOST_HELD_BYTES:
+            self.counts["unavailable"] += 1
             raise StoreUnavailable("more is arriving than Redis takes")
         self._held_bytes += len(arrival.body)
         waiting = _Waiting(arrival, self._loop.create_future())
@@ -108,16 +109,15 @@ class Intake:
             self._refuse([*batch, *self._drain()], f"Redis does not answer: {type(error).__name__}")
             self._note_store(str(error))
             return
-        refused = [result for result in kept if isinstance(result, Exception)]
-        self._note_store(str(refused[0]) if refused else None)
+        refused = [str(result) for result in kept if isinstance(result, Exception)]
+        self._note_store(refused[0] if refused else None)
         self._resolve(batch, kept)
         self._ring(sum(isinstance(one, Kept) and one.wakes for one in kept))
         for waiting, result in zip(batch, kept, strict=True):
             if isinstance(result, Kept):
                 self._say(waiting.arrival, result)
-            else:
-                self.counts["unavailable"] += 1
-                self._log("webhook.unavailable", reason=str(result), production_id=waiting.arrival.production_id)
+        if refused:
+            self._say_refused(refused[0], len(refused))
 
     def _keep(self, arrivals: Sequence[Arrival]) -> list[Kept | Exception]:
         try:
@@ -138,8 +138,12 @@ class Intake:
 
     def _refuse(self, batch: Sequence[_Waiting], reason: str) -> None:
         self._resolve(batch, [StoreUnavailable(reason)] * len(batch))
-        self.counts["unavailable"] += len(batch)
-        self._log("webhook.unavailable", reason=reason, times=len(batch))
+        self._say_refused(reason, len(batch))
+
+    def _say_refused(self, reason: str, times: int) -> None:
+        """One line for a whole batch: a Redis that is down under load must not drown the log."""
+        self.counts["unavailable"] += times
+        self._log("webhook.unavailable", reason=reason, times=times)
 
     def _resolve(self, batch: Sequence[_Waiting], results: Sequence[Kept | Exception]) -> None:
         assert self._loop is not None
