@@ -4,15 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
 
-.PHONY: demo test lint types bench lock clean
+.PHONY: demo test lint types lock clean
 
 demo: $(STAMP)
 	$(BIN)/jarai-receiver demo
 
 test: $(STAMP)
-	$(BIN)/coverage erase
-	$(BIN)/python -m pytest tests/core --cov-report= -q -p no:xdist -p no:cacheprovider
-	$(BIN)/python -m pytest tests --ignore=tests/core -q -n 4 --dist worksteal
+	$(BIN)/python -m pytest tests/core -q --cov=service/core --cov-branch --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest tests --ignore=tests/core -q -n 3 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -21,9 +20,6 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
-
-bench: $(STAMP)
-	$(BIN)/python -m tests.bench
 
 # Resolve the newest versions within the ranges of pyproject.toml.
 lock: $(STAMP)

@@ -31,12 +31,12 @@ def _redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_url(_redis_url: str) -> Iterator[str]:
+def redis_url(_redis_url: str) -> str:
     """A real, empty Redis, the same kind that `up` runs."""
     with Redis.from_url(_redis_url) as client:
         client.flushall()
         client.config_set("maxmemory", 0)
-    yield _redis_url
+    return _redis_url
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,9 +166,10 @@ class Deployment:
     def settled(self, *identities: str, seconds: float = 30) -> None:
         """Wait until these productions are settled."""
         for identity in identities:
-            eventually(
-                lambda one=identity: (self.production(one) or {}).get("settled"), seconds, f"settling {identity}"
-            )  # type: ignore[misc]
+            eventually(partial(self._is_settled, identity), seconds, f"settling {identity}")
+
+    def _is_settled(self, identity: str) -> bool:
+        return bool((self.production(identity) or {}).get("settled"))
 
     def log(self, event: str = "") -> list[dict[str, Any]]:
         """What all processes logged, or only the lines of one event."""

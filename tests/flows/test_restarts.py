@@ -62,7 +62,7 @@ def test_a_worker_that_is_killed_in_a_download_leaves_what_it_has_to_the_next(
     eventually(lambda: _downloading(deployment), what="the download")
     children = psutil.Process(deployment.processes["worker"].pid).children()
     deployment.end("worker", signal.SIGKILL)
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive, "what a killed launcher started ends with it"
     simulator.set_faults(blob_slow=0)
     deployment.start("worker")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.deployment import Deployment, eventually
@@ -103,6 +105,11 @@ def test_without_an_api_key_webhooks_alone_bring_everything(deployment: Deployme
     assert _asked(simulator) == []
 
 
+def _status(deployment: Deployment, identity: str) -> str | None:
+    status: str | None = (deployment.production(identity) or {}).get("status")
+    return status
+
+
 def test_several_pollers_share_the_work_and_ask_no_question_twice(deployment: Deployment, simulator: Running) -> None:
     simulator.set_faults(loss=1.0)
     deployment.start_all(POLL_QUEUED_SECONDS="60", POLL_PRODUCING_SECONDS="60", POLL_WAITING_SECONDS="60")
@@ -112,5 +119,5 @@ def test_several_pollers_share_the_work_and_ask_no_question_twice(deployment: De
     for identity in ids:
         deployment.call("POST", f"/productions/{identity}/track")
     for identity in ids:
-        eventually(lambda one=identity: (deployment.production(one) or {}).get("status"), what="a poll")  # type: ignore[misc]
+        eventually(partial(_status, deployment, identity), what="a poll")
     assert sorted(_asked(simulator)) == sorted(f"/v1/partner/productions/{identity}" for identity in ids)
