@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
 
-.PHONY: demo test lint types lock clean
+.PHONY: demo test lint types bench lock clean
 
 demo: $(STAMP)
 	$(BIN)/jarai-receiver demo
@@ -20,6 +20,9 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench
 
 # Resolve the newest versions within the ranges of pyproject.toml.
 lock: $(STAMP)

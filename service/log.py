@@ -43,7 +43,10 @@ CATALOGUE: Mapping[str, Entry] = {
     "webhook.duplicate": Entry("info", "event_id, event_type, sequence_number", "The same event again; answered 200."),
     "webhook.test": Entry("info", "event_id, correlation_id", "JARAI's test event; makes no production."),
     "webhook.rejected": Entry(
-        "warning", "status, reason", "Nothing was kept: signature wrong (401), too large (413), cut off (400).", True
+        "warning",
+        "status, reason",
+        "Nothing was kept: signature wrong (401), too large (413), too slow (408), cut off (400), too many (503).",
+        True,
     ),
     "webhook.quarantined": Entry(
         "error", "reason, deadletter_id", "Signed but not usable: kept whole under dead letters.", True

@@ -138,10 +138,9 @@ def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Pat
 
     An empty variable counts as unset. Raises SettingsError with one sentence that names the variable.
     """
-    found: dict[str, Any] = {}
-    if dotenv is not None:
-        found.update(dotenv_values(dotenv, interpolate=False))
-    found.update(os.environ if environment is None else environment)
+    found: dict[str, Any] = dict(dotenv_values(dotenv, interpolate=False)) if dotenv is not None else {}
+    given = os.environ if environment is None else environment
+    found |= {name: value for name, value in given.items() if value}
     try:
         return Settings.model_validate({name: value for name, value in found.items() if value})
     except ValidationError as error:

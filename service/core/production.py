@@ -122,6 +122,19 @@ class Production:
         return due if self.manifest_at is None else {**due, MANIFEST: self.manifest_at}
 
 
+# The name of everything that `advance` can tell, and of what its commit adds: for the metrics.
+FACTS = (
+    "production.status_changed",
+    "production.settled",
+    "poll.recovered",
+    "deliverables.listed",
+    "deliverable.stored",
+    "deliverable.retrying",
+    "manifest.failed",
+    "deadletter.added",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """Something that happened, for the log and the metrics. `name` is in the log's catalogue."""

@@ -10,7 +10,9 @@ from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from service.core.budget import day
 from service.core.errors import StoreUnavailable
+from service.core.production import FACTS
 from service.metrics import Sample, render
 from service.store import deadletters, due, requests
 from service.store.connection import safety_problems
@@ -50,9 +52,9 @@ def _samples(redis: Redis, verdicts: dict[str, int]) -> Iterator[Sample]:
         yield Sample("jarai_webhooks_total", verdicts.get(verdict, 0), "Webhooks answered by this process.", "counter",
                      ("verdict", verdict))  # fmt: skip
     counts: Any = redis.hgetall(f"{PREFIX}counts")
-    for name, times in sorted(counts.items()):
-        yield Sample("jarai_facts_total", int(times), "What happened, by its name in the log.", "counter",
-                     ("event", name.decode()))  # fmt: skip
+    for name in FACTS:  # also those that have not happened yet: an increase from nothing can't be seen
+        yield Sample("jarai_facts_total", int(counts.get(name.encode(), 0)), "What happened, by its name in the log.",
+                     "counter", ("event", name))  # fmt: skip
     now = due.sweep(redis)
     for label, value in (("advance", now.advance), ("download", now.download), ("ask", now.ask)):
         yield Sample("jarai_due", value, "Work that is due and that nobody has taken on.", label=("list", label))
@@ -62,6 +64,8 @@ def _samples(redis: Redis, verdicts: dict[str, int]) -> Iterator[Sample]:
     yield Sample("jarai_productions", tracked, "Productions that are kept.")
     yield Sample("jarai_deadletters", deadletters.count(redis), "Dead letters that wait for a person.")
     budget = requests.read(redis)
-    yield Sample("jarai_requests_today", budget.spent_today, "Requests to JARAI since midnight UTC.")
-    if budget.remaining is not None:
+    seconds = requests.now(redis)
+    spent = budget.spent_today if budget.today == day(seconds) else 0
+    yield Sample("jarai_requests_today", spent, "Requests to JARAI since midnight UTC.")
+    if budget.remaining is not None and seconds < budget.reset_at:
         yield Sample("jarai_requests_remaining", budget.remaining, "Requests left in JARAI's window, as last told.")

@@ -16,6 +16,7 @@ from service.store.inbox import Arrival, arrival
 from service.web.intake import Intake
 
 _LONGEST_BODY_SECONDS = 10.0
+_MOST_READING_BYTES = 64 * 1024 * 1024  # of all bodies that are arriving, before anybody knows who sent them
 _JSON = (b"content-type", b"application/json")
 _RETRY = (b"retry-after", b"2")
 _CLOSE = (b"connection", b"close")
@@ -34,6 +35,7 @@ class WebhookEndpoint:
 
     def __init__(self, intake: Intake, keys: Sequence[bytes], max_body_bytes: int) -> None:
         self._intake, self._keys, self._max_body_bytes = intake, keys, max_body_bytes
+        self._reading_bytes = 0
         self._log = log.get()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,18 +62,24 @@ class WebhookEndpoint:
             raise _Refused(413, "PAYLOAD_TOO_LARGE", f"a webhook has at most {self._max_body_bytes} bytes")
         chunks: list[bytes] = []
         size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self._log("webhook.rejected", status=400, reason="the sender went away before the body was complete")
-                return None
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body_bytes:
-                raise _Refused(413, "PAYLOAD_TOO_LARGE", f"a webhook has at most {self._max_body_bytes} bytes")
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    self._count_rejected(400, "the sender went away before the body was complete")
+                    return None
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                self._reading_bytes += len(chunk)
+                if size > self._max_body_bytes:
+                    raise _Refused(413, "PAYLOAD_TOO_LARGE", f"a webhook has at most {self._max_body_bytes} bytes")
+                if self._reading_bytes > max(_MOST_READING_BYTES, self._max_body_bytes):
+                    raise _Refused(503, "SERVICE_UNAVAILABLE", "too much is arriving at once; send it again")
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+        finally:
+            self._reading_bytes -= size
 
     async def _keep(self, arrived: Arrival, send: Send) -> None:
         event = arrived.event
@@ -98,10 +106,14 @@ class WebhookEndpoint:
             await _answer(send, status, {"status": kept.verdict, "eventId": str(event.event_id)})
 
     async def _reject(self, send: Send, status: int, code: str, message: str) -> None:
-        self._intake.counts["rejected"] += 1
-        self._log("webhook.rejected", status=status, reason=message)
+        self._count_rejected(status, message)
         # What may still be on its way is not read: the connection ends with the answer.
-        await _answer(send, status, {"error": code, "message": message}, () if status == 401 else (_CLOSE,))
+        headers = () if status == 401 else (_CLOSE, _RETRY) if status == 503 else (_CLOSE,)
+        await _answer(send, status, {"error": code, "message": message}, headers)
+
+    def _count_rejected(self, status: int, reason: str) -> None:
+        self._intake.counts["rejected"] += 1
+        self._log("webhook.rejected", status=status, reason=reason)
 
 
 async def _answer(
