@@ -1,7 +1,8 @@
-"""The log: one JSON object a line, from a catalogue of names, with every secret taken out before it is written."""
+"""The log: one JSON object a line, from a catalogue of names, every secret taken out before it is written."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -106,20 +107,23 @@ class Logger:
         structlog.get_logger().log(_LEVELS[CATALOGUE[name].level], name, **fields)
 
 
+_DEEPEST = 8
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-class _Redacted:
-    """A stream that takes the secrets out of each finished line, whatever part of the program wrote it."""
+class _Stream:
+    """Where the lines go. A reader that has gone away must not end the work."""
 
-    def __init__(self, stream: TextIO, secrets: Sequence[str]) -> None:
-        self._stream, self._secrets = stream, secrets
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
-    def write(self, text: str) -> int:
-        return self._stream.write(redact(text, self._secrets))
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure(log_format: str, log_level: str, secrets: Sequence[str], stream: TextIO | None = None) -> None:
@@ -127,21 +131,19 @@ def configure(log_format: str, log_level: str, secrets: Sequence[str], stream: T
     target = stream or sys.stdout
     human = log_format == "console" or (not log_format and target.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=target.isatty())
-        if human
-        else structlog.processors.JSONRenderer(default=str)
+        structlog.dev.ConsoleRenderer(colors=target.isatty()) if human else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            _Cleaner(tuple(secrets), human),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
             _in_reading_order,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
-        logger_factory=structlog.WriteLoggerFactory(file=_Redacted(target, secrets)),  # type: ignore[arg-type]
+        logger_factory=structlog.WriteLoggerFactory(file=_Stream(target)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -150,6 +152,35 @@ def configure(log_format: str, log_level: str, secrets: Sequence[str], stream: T
         library = logging.getLogger(name)
         library.handlers[:], library.propagate = [], True
         library.setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cleaner:
+    """Takes the secrets out of every text of a line, however deep it lies, before anything is escaped or coloured.
+
+    For a person, what could steer a terminal or look like another line is made visible.
+    """
+
+    secrets: tuple[str, ...]
+    human: bool
+
+    def __call__(self, logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {name: self._clean(value, name != "exception") for name, value in line.items()}
+
+    def _clean(self, value: object, one_line: bool, depth: int = 0) -> object:
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, Mapping) and depth < _DEEPEST:
+            return {str(self._clean(str(k), one_line)): self._clean(v, one_line, depth + 1) for k, v in value.items()}
+        if isinstance(value, (list, tuple)) and depth < _DEEPEST:
+            return [self._clean(part, one_line, depth + 1) for part in value]
+        text = redact(str(value), self.secrets)
+        if self.human and not text.isprintable():
+            keep = "" if one_line else "\n"
+            text = "".join(
+                one if one.isprintable() or one in keep else one.encode("unicode_escape").decode() for one in text
+            )
+        return text
 
 
 def _in_reading_order(logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -162,7 +193,11 @@ class _LibraryHandler(logging.Handler):
     """Brings what libraries log into ours, as `library.said`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: MutableMapping[str, Any] = {"logger": record.name, "message": record.getMessage()}
-        if record.exc_info:
-            fields["exc_info"] = record.exc_info
-        structlog.get_logger().log(max(record.levelno, logging.WARNING), "library.said", **fields)
+        try:
+            fields: MutableMapping[str, Any] = {"logger": record.name, "message": record.getMessage()}
+            if record.exc_info:
+                fields["exc_info"] = record.exc_info
+            level = logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING
+            structlog.get_logger().log(level, "library.said", **fields)
+        except Exception:  # noqa: BLE001 - as every handler: a library that logs wrongly goes on working
+            self.handleError(record)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -77,9 +77,9 @@ class Settings(BaseModel):
     @field_validator("jarai_api_url")
     @classmethod
     def _api_url_is_https(cls, value: str) -> str:
-        parts = urlsplit(value)
+        parts = _split(value)
         plain = parts.scheme == "http" and parts.hostname in _LOOPBACK
-        if not parts.hostname or not (parts.scheme == "https" or plain) or parts.query or parts.username:
+        if not parts.hostname or not (parts.scheme == "https" or plain) or parts.query or "@" in parts.netloc:
             raise ValueError("must be an https address without a query")
         return value.rstrip("/")
 
@@ -93,7 +93,7 @@ class Settings(BaseModel):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in ("redis", "rediss", "unix", "redis+sentinel"):
+        if value and _split(value).scheme not in ("redis", "rediss", "unix", "redis+sentinel"):
             raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
         return value
 
@@ -128,8 +128,8 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every value that no log line may hold."""
-        password = urlsplit(self.redis_url).password if self.redis_url else None
-        values = (self.jarai_api_key, self.admin_token, password or "", *self.webhook_secrets)
+        password = urlsplit(self.redis_url).password or ""
+        values = (self.jarai_api_key, self.admin_token, password, unquote(password), *self.webhook_secrets)
         return tuple(value for value in values if len(value) >= 4)
 
 
@@ -138,13 +138,27 @@ def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Pat
 
     An empty variable counts as unset. Raises SettingsError with one sentence that names the variable.
     """
-    found: dict[str, Any] = dict(dotenv_values(dotenv, interpolate=False)) if dotenv is not None else {}
+    try:
+        found: dict[str, Any] = dict(dotenv_values(dotenv, interpolate=False)) if dotenv is not None else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{dotenv} can't be read: {type(error).__name__}.") from None
     given = os.environ if environment is None else environment
     found |= {name: value for name, value in given.items() if value}
     try:
         return Settings.model_validate({name: value for name, value in found.items() if value})
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; what can't be read is refused without repeating any of it."""
+    try:
+        parts = urlsplit(address)
+        if "," not in parts.netloc:  # several hosts are Sentinels
+            _ = parts.port
+    except ValueError:
+        raise ValueError("is no address (special characters of a password are written as %40 and the like)") from None
+    return parts
 
 
 def _sentence(error: ValidationError) -> str:

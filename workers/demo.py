@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -95,7 +94,7 @@ def command(seed: int | None, seconds: int, keep_running: bool) -> None:
     Everything lands in STATE_DIR/demo. Exit code 1 if anything differs from what was true at JARAI.
     """
     console = Console()
-    folder = load({**os.environ, "REDIS_URL": ""}).state_dir / "demo"
+    folder = load().state_dir / "demo"
     _fresh(folder)
     with ExitStack() as stack:
         port = _free_port()

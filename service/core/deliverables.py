@@ -15,8 +15,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -24,6 +25,11 @@ from service.core.errors import LinkForbidden
 from service.core.events import parse_instant
 
 LINK_LIFETIME = timedelta(hours=1)  # CONTRACT [seed]
+_LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # an instant beyond it is nonsense, but no reason to stumble
+_ADDRESS = re.compile(
+    r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?#][^\\\x00-\x1f\x7f]*)?",
+    re.IGNORECASE | re.ASCII,
+)
 _DEEPEST = 6
 _MOST_LISTED = 10_000
 
@@ -73,14 +79,12 @@ def read_list(answer: object, listed_at: datetime) -> tuple[Listed, ...]:
     The shape around the addresses is [open], so each object with a `sasUrl` counts. Never raises: what can't be
     read is left out. `listed_at` is when JARAI made the list: an address without an expiry is good for one hour.
     """
-    found: dict[str, Listed] = {}
-    for item in _objects_with_address(answer, _DEEPEST):
-        listed = _read_one(item, listed_at, found)
-        if listed is not None:
-            found[listed.key] = listed
-        if len(found) >= _MOST_LISTED:
-            break
-    return tuple(found.values())
+    items = list(islice(_objects_with_address(answer, _DEEPEST), _MOST_LISTED))
+    places: dict[str, set[str]] = {}
+    for item in items:
+        places.setdefault(_identity(item), set()).add(_bare(item["sasUrl"]))
+    listed = (_read_one(item, listed_at, len(places[_identity(item)]) > 1) for item in items)
+    return tuple({one.key: one for one in listed}.values())
 
 
 def wanted(listed: Listed) -> Deliverable:
@@ -98,7 +102,7 @@ def wanted(listed: Listed) -> Deliverable:
 
 def safe_name(listed: Listed) -> str:
     """`Type_name_key.ext`: says what it is, is unique by its key, and can't leave its folder on any platform."""
-    given = listed.file_name or unquote(urlsplit(listed.url).path.rpartition("/")[2])
+    given = listed.file_name or unquote(_bare(listed.url).rpartition("/")[2])
     stem, dot, extension = given.rpartition(".")
     if not dot or not re.fullmatch(r"[A-Za-z0-9]{1,10}", extension):
         stem, extension = given, ""
@@ -107,26 +111,29 @@ def safe_name(listed: Listed) -> str:
 
 
 def check_address(url: str, allowed_hosts: Sequence[str]) -> None:
-    """Raise LinkForbidden unless the address is https (http only towards loopback) on an allowed host."""
-    try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:
-        raise LinkForbidden("the address can't be read") from None
-    if not host or parts.username is not None or parts.password is not None:
-        raise LinkForbidden("the address names no plain host")
-    named = host if ":" not in host else f"[{host}]"
-    if not any(fnmatchcase(named, pattern) or fnmatchcase(f"{named}:{port}", pattern) for pattern in allowed_hosts):
-        raise LinkForbidden(f"the address leads to {host[:100]}, which DOWNLOAD_HOSTS does not allow")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise LinkForbidden(f"the address on {host[:100]} is not https")
+    """Raise LinkForbidden unless the address is https (http only towards loopback) on an allowed host.
+
+    Stricter than any parser of addresses, so that no client can understand another host than the one checked here.
+    """
+    match = _ADDRESS.fullmatch(url)
+    if match is None:
+        raise LinkForbidden("the address is not https://host/…, or can be read in more than one way")
+    scheme, named, port = match[1].lower(), match[2].lower().rstrip("."), match[3]
+    if not any(
+        pattern in (named, f"{named}:{port}") or fnmatchcase(named, pattern) or fnmatchcase(f"{named}:{port}", pattern)
+        for pattern in allowed_hosts
+    ):
+        raise LinkForbidden(f"the address leads to {named[:100]}, which DOWNLOAD_HOSTS does not allow")
+    if scheme != "https" and not _is_loopback(named):
+        raise LinkForbidden(f"the address on {named[:100]} is not https")
 
 
 def _objects_with_address(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
     if depth == 0:
         return
     if isinstance(value, Mapping):
-        if isinstance(value.get("sasUrl"), str):
+        url = value.get("sasUrl")
+        if isinstance(url, str) and _bare(url):
             yield value
             return
         for part in value.values():
@@ -136,17 +143,12 @@ def _objects_with_address(value: object, depth: int) -> Iterator[Mapping[str, An
             yield from _objects_with_address(part, depth - 1)
 
 
-def _read_one(item: Mapping[str, Any], listed_at: datetime, before: Mapping[str, Listed]) -> Listed | None:
+def _read_one(item: Mapping[str, Any], listed_at: datetime, shared_id: bool) -> Listed:
+    """`shared_id`: other files carry the same id, so only the address tells them apart."""
     url = item["sasUrl"]
-    bare = url.partition("#")[0].partition("?")[0]
-    if not bare:
-        return None
-    identity = _first_text(item, "deliverableId", "id") or bare
-    key = _key(identity)
-    if key in before and before[key].url.partition("?")[0] != bare:  # one id for two files
-        identity, key = bare, _key(f"{identity} {bare}")
+    identity = _identity(item)
     return Listed(
-        key=key,
+        key=_key(f"{identity} {_bare(url)}" if shared_id else identity),
         id=identity[:300],
         type=_first_text(item, "type", "deliverableType")[:100] or "Deliverable",
         url=url,
@@ -156,6 +158,15 @@ def _read_one(item: Mapping[str, Any], listed_at: datetime, before: Mapping[str,
         md5=_digest(item, 16, "md5", "contentMd5", "contentMD5", "checksum"),
         sha256=_digest(item, 32, "sha256", "contentSha256", "checksumSha256", "checksum"),
     )
+
+
+def _identity(item: Mapping[str, Any]) -> str:
+    return _first_text(item, "deliverableId", "id") or _bare(item["sasUrl"])
+
+
+def _bare(url: str) -> str:
+    """The address without its query, which is a secret."""
+    return url.partition("#")[0].partition("?")[0]
 
 
 def _key(identity: str) -> str:
@@ -204,7 +215,7 @@ def _link_expiry(item: Mapping[str, Any], url: str, listed_at: datetime) -> date
     stated = [_first_text(item, "expiresAt", "sasExpiresAt", "sasUrlExpiresAt")]
     with suppress(ValueError):  # an address that can't be read is refused when it is used
         stated += parse_qs(urlsplit(url).query, max_num_fields=50).get("se", [])[:1]
-    expiries = [listed_at + LINK_LIFETIME]
+    expiries = [min(listed_at, _LATEST) + LINK_LIFETIME]
     for text in stated:
         try:
             expiries.append(parse_instant(text))
@@ -222,6 +233,6 @@ def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False

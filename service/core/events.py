@@ -74,7 +74,7 @@ class Event(BaseModel):
         if self.event_type not in KNOWN_TYPES:
             return None
         stated = (self.data or {}).get("status")
-        return stated if isinstance(stated, str) and stated else STATUS_BY_TYPE.get(self.event_type)
+        return stated[:100] if isinstance(stated, str) and stated else STATUS_BY_TYPE.get(self.event_type)
 
 
 def parse(body: bytes) -> Event:

@@ -28,6 +28,7 @@ from service.core.observations import (
     OperatorAsked,
     StatusAnswered,
 )
+from service.core.redaction import redact
 from service.core.schedule import Intervals, needs_list, next_list_at, next_status_at
 
 # CONTRACT [docs]: the states in the order of a life, with those that are final and [seed] those that have files.
@@ -74,6 +75,7 @@ class Production:
     deliverables: tuple[Deliverable, ...] = ()
     folder: str | None = None
     list_wanted: bool = False
+    ready_sequence: int = -1
     listed_sequence: int | None = None
     last_listed_at: datetime | None = None
     list_attempts: int = 0
@@ -228,7 +230,7 @@ class _Step:
                 self._download_failed(observation, now)
             case ManifestWritten():
                 self._set(manifest_written=max(self.p.manifest_written, observation.revision), manifest_at=None)
-            case OperatorAsked():
+            case _:
                 self._operator(observation)
 
     def close(self, now: datetime, intervals: Intervals) -> Change:
@@ -277,8 +279,8 @@ class _Step:
         if event.event_type == DELIVERABLE_READY:
             if listed and not event.truncated:
                 self._set(listed_sequence=max(p.listed_sequence or 0, event.sequence_number), list_refused=None)
-            elif (p.listed_sequence or -1) < event.sequence_number:
-                self._set(list_wanted=True, list_refused=None)
+            else:  # its list has to be asked for, by a question that knows of it
+                self._set(ready_sequence=max(p.ready_sequence, event.sequence_number), list_refused=None)
         if event.event_type not in KNOWN_TYPES:  # CONTRACT: answered by asking for the status
             self._set(unknown_sequence=max(p.unknown_sequence, event.sequence_number))
 
@@ -312,7 +314,7 @@ class _Step:
         self._set(status_sequence=max(event.sequence_number, self.p.status_sequence), polled_as_of=None)
         if event.status == "Failed":
             data = event.data or {}
-            self._set(error_code=_text(data, "errorCode"), error_message=_text(data, "errorMessage"))
+            self._set(error_code=_safe(data.get("errorCode")), error_message=_safe(data.get("errorMessage")))
 
     def _status_answer(self, answer: StatusAnswered) -> None:
         p = self.p
@@ -326,18 +328,19 @@ class _Step:
             ask_failures=0,
         )
         self._look_for_holes(answer.at)
-        overtaken = p.status_sequence > answer.knew_sequence and answer.status not in TERMINAL
+        older = p.polled_as_of is not None and answer.as_of < p.polled_as_of
+        overtaken = answer.status not in TERMINAL and (older or p.status_sequence > answer.knew_sequence)
         news = answer.status != p.status and not p.terminal and not overtaken
         self._poll_entry(answer, news)
-        if p.terminal or overtaken:
+        if overtaken or (p.terminal and (answer.status != p.status or p.error_code or p.error_message)):
             return
         self._become(answer.status, "poll", answer.at, correlation_id=answer.correlation_id)
         self._set(
             status_sequence=max(p.status_sequence, answer.knew_sequence),
             polled_as_of=answer.as_of,
             expires_at=answer.expires_at or p.expires_at,
-            error_code=answer.error_code,
-            error_message=answer.error_message,
+            error_code=_safe(answer.error_code),
+            error_message=_safe(answer.error_message),
         )
 
     def _poll_entry(self, answer: StatusAnswered, news: bool) -> None:
@@ -358,6 +361,8 @@ class _Step:
         if status == before:
             return
         self._set(updated_at=at)
+        if status in WITH_FILES:  # what was refused before may be granted now
+            self._set(list_refused=None, list_attempts=0)
         if self.p.manifest_revision:
             self._set(manifest_revision=self.p.manifest_revision + 1)
         self._record({"at": at, "kind": "status", "from": before, "to": status, "source": source})
@@ -392,9 +397,16 @@ class _Step:
             deliverable = known.get(item.key) or wanted(item)
             if item.key not in known:
                 self._record({"at": at, "kind": "listed", "id": item.id, "type": item.type})
-            if deliverable.state == "wanted":
-                deliverable = replace(deliverable, link_expires_at=item.link_expires_at)
+            fresher = deliverable.link_expires_at is None or item.link_expires_at >= deliverable.link_expires_at
+            if deliverable.state == "wanted" and fresher:
                 self.links.append(Link(item.key, item.url, item.link_expires_at))
+                deliverable = replace(
+                    deliverable,
+                    link_expires_at=item.link_expires_at,
+                    bytes=item.bytes,
+                    md5=item.md5,
+                    sha256=item.sha256,
+                )
             known[item.key] = deliverable
         folder = self.p.folder or f"{self.p.account_id or 'unknown-account'}/{self.p.production_id}"
         self._set(deliverables=tuple(known.values()), folder=folder if known else self.p.folder)
@@ -464,7 +476,7 @@ class _Step:
             self._set(manifest_at=now + (pause or timedelta(0)))
             return
         deliverable = self._find(result.key)
-        if deliverable is None or deliverable.state == "stored":
+        if deliverable is None or deliverable.state != "wanted":
             return
         counted = result.failure not in ("storage", "stopped")
         fresh_start = result.progressed and result.failure in ("transfer", "expired")
@@ -556,7 +568,7 @@ def _told_by_then(event: Event, as_of: datetime, polled_status: str | None) -> b
 
     JARAI's `Date` is cut to the second; within that second the status that is further in a life is the newer one.
     """
-    if event.timestamp >= as_of + timedelta(seconds=1):
+    if event.timestamp - as_of >= timedelta(seconds=1):
         return False
     return event.timestamp < as_of or _rank(event.status) <= _rank(polled_status)
 
@@ -576,9 +588,9 @@ def _without(ranges: Iterable[tuple[int, int]], number: int) -> Iterable[tuple[i
             yield number + 1, last
 
 
-def _text(data: Mapping[str, Any], name: str) -> str | None:
-    value = data.get(name)
-    return value[:2000] if isinstance(value, str) else None
+def _safe(text: object) -> str | None:
+    """What JARAI says of an error, as it may be kept and shown."""
+    return redact(text[:2000]) if isinstance(text, str) else None
 
 
 def _instant(data: Mapping[str, Any] | None, name: str) -> datetime | None:

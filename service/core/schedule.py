@@ -56,7 +56,7 @@ def next_list_at(production: Production, now: datetime, intervals: Intervals) ->
     if production.list_refused is not None or not needs_list(production):
         return None
     at = now
-    if not production.list_wanted and not production.lacks_address and production.source == "webhook":
+    if not _asks_list_now(production) and production.source == "webhook":
         # The event that brings the list may be on its way: events overtake each other.
         at = (production.last_event_at or now) + min(_REORDER_GRACE, intervals.waiting)
     if production.list_attempts and production.last_listed_at is not None:
@@ -66,12 +66,18 @@ def next_list_at(production: Production, now: datetime, intervals: Intervals) ->
 
 def needs_list(production: Production) -> bool:
     """Whether the list of deliverables is missing, lacks an address, or may have changed in an event that was lost."""
-    if production.list_wanted or production.lacks_address:
+    if _asks_list_now(production):
         return True
     if not production.has_files:
         return False
     listed = production.listed_sequence
     return listed is None or any(last > listed for _, last in production.missing)
+
+
+def _asks_list_now(production: Production) -> bool:
+    """An address is missing, or an event said that there is a list without bringing it whole."""
+    listed = -1 if production.listed_sequence is None else production.listed_sequence
+    return production.list_wanted or production.lacks_address or production.ready_sequence > listed
 
 
 def _not_before_backoff(production: Production, at: datetime) -> datetime:

@@ -1,0 +1,247 @@
+"""The budget of requests: never over JARAI's limit, and never asleep for no reason. Time is simulated."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from random import Random
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from service.core.budget import (
+    WINDOW_SECONDS,
+    Answer,
+    Budget,
+    Limits,
+    after_answer,
+    after_taking,
+    day,
+    read_answer,
+    wait_seconds,
+)
+
+NOON = datetime(2026, 4, 3, 12, tzinfo=UTC).timestamp()
+MIDNIGHT = datetime(2026, 4, 4, tzinfo=UTC).timestamp()
+
+
+def sent(count: int, before_now: float = 10.0, now: float = NOON) -> list[float]:
+    return [now - before_now] * count
+
+
+@pytest.mark.parametrize(
+    ("budget", "limits", "recent", "seconds"),
+    [
+        (Budget(), Limits(), [], 0),
+        # the smallest tier is assumed until an answer tells more; two stay in reserve
+        (Budget(), Limits(), sent(7), 0),
+        (Budget(), Limits(), sent(8), 51),
+        (Budget(limit=60), Limits(), sent(57), 0),
+        (Budget(limit=60), Limits(), sent(58), 51),
+        (Budget(limit=60), Limits(), [*sent(50, 30), *sent(58, 5)], 56),
+        (Budget(limit=60), Limits(), sent(58, WINDOW_SECONDS), 0.05),
+        # this deployment's own bound
+        (Budget(limit=60), Limits(per_minute=12), sent(10), 51),
+        (Budget(limit=10), Limits(per_minute=300), sent(8), 51),
+        (Budget(limit=1), Limits(), [], 0),
+        (Budget(limit=1), Limits(), sent(1), 51),
+        # what JARAI says is left
+        (Budget(limit=60, remaining=2, reset_at=NOON + 7), Limits(), [], 7),
+        (Budget(limit=60, remaining=-1, reset_at=NOON + 7), Limits(), [], 7),
+        (Budget(limit=60, remaining=3, reset_at=NOON + 7), Limits(), [], 0),
+        (Budget(limit=60, remaining=0, reset_at=NOON), Limits(), [], 0),
+        # a pause holds for everybody
+        (Budget(paused_until=NOON + 9), Limits(), [], 9),
+        (Budget(paused_until=NOON), Limits(), [], 0),
+        # the day
+        (Budget(today="2026-04-03", spent_today=100), Limits(per_day=100), [], 12 * 3600),
+        (Budget(today="2026-04-03", spent_today=99), Limits(per_day=100), [], 0),
+        (Budget(today="2026-04-02", spent_today=100), Limits(per_day=100), [], 0),
+    ],
+)
+def test_a_request_may_go_out_after(budget: Budget, limits: Limits, recent: list[float], seconds: float) -> None:
+    assert wait_seconds(budget, limits, recent, NOON) == pytest.approx(seconds)
+
+
+def test_each_request_is_counted_for_its_day_and_against_what_is_left() -> None:
+    budget = after_taking(Budget(remaining=5, reset_at=NOON + 30), NOON)
+    assert (budget.today, budget.spent_today, budget.remaining) == ("2026-04-03", 1, 4)
+    assert after_taking(budget, NOON + 1).spent_today == 2
+    assert after_taking(budget, MIDNIGHT).spent_today == 1
+    assert after_taking(budget, NOON + 30).remaining is None
+    assert after_taking(Budget(), NOON).remaining is None
+
+
+def test_a_day_ends_at_midnight_utc() -> None:
+    assert (day(MIDNIGHT - 0.001), day(MIDNIGHT)) == ("2026-04-03", "2026-04-04")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer(200), Budget()),
+        (Answer(200, limit=60), Budget(limit=60)),
+        (Answer(200, limit=0), Budget()),
+        (Answer(200, remaining=7, reset_at=NOON + 20), Budget(remaining=6, reset_at=NOON + 20)),
+        (Answer(200, remaining=7), Budget(remaining=6, reset_at=NOON + WINDOW_SECONDS)),
+        (Answer(200, remaining=7, reset_at=NOON + 9999), Budget(remaining=6, reset_at=NOON + 2 * WINDOW_SECONDS)),
+        (Answer(404), Budget()),
+        (Answer(429, retry_after_seconds=17), Budget(paused_until=NOON + 17)),
+        (Answer(429, retry_after_seconds=0), Budget(paused_until=NOON)),
+        (Answer(429), Budget(paused_until=NOON + 60)),
+        (Answer(429, remaining=0, reset_at=NOON + 8),
+         Budget(remaining=-1, reset_at=NOON + 8, paused_until=NOON + 8)),
+        (Answer(None), Budget(outages=1, paused_until=NOON + 1)),
+        (Answer(503), Budget(outages=1, paused_until=NOON + 1)),
+        (Answer(401), Budget(outages=1, paused_until=NOON + 1)),
+        (Answer(503, retry_after_seconds=33), Budget(outages=1, paused_until=NOON + 33)),
+    ],
+)  # fmt: skip
+def test_an_answer_teaches(answer: Answer, expected: Budget) -> None:
+    assert after_answer(Budget(), answer, 1, NOON) == expected
+
+
+def test_an_outage_makes_pauses_longer_up_to_a_minute_and_one_good_answer_ends_it() -> None:
+    budget, pauses = Budget(), []
+    for _ in range(20):
+        budget = replace(after_answer(budget, Answer(None), 0, NOON), paused_until=0)
+        pauses.append(after_answer(budget, Answer(None), 0, NOON).paused_until - NOON)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 60
+    assert after_answer(budget, Answer(200), 0, NOON).outages == 0
+
+
+@pytest.mark.parametrize("answer", [Answer(429, retry_after_seconds=1), Answer(None)])
+def test_a_pause_is_never_cut_short_by_another_answer(answer: Answer) -> None:
+    assert after_answer(Budget(paused_until=NOON + 900), answer, 0, NOON).paused_until == NOON + 900
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, Answer(200)),
+        (
+            {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "3", "x-ratelimit-reset": str(int(NOON) + 9)},
+            Answer(200, limit=60, remaining=3, reset_at=NOON + 9),
+        ),
+        # JARAI's clock is an hour ahead: only the difference to its own Date counts
+        (
+            {
+                "x-ratelimit-reset": str(int(NOON) + 3609),
+                "date": format_datetime(datetime.fromtimestamp(NOON + 3600, UTC), usegmt=True),
+            },
+            Answer(200, reset_at=NOON + 9),
+        ),
+        ({"x-ratelimit-reset": "0"}, Answer(200, reset_at=NOON)),
+        ({"x-ratelimit-limit": "-1", "x-ratelimit-remaining": "2.5", "x-ratelimit-reset": "soon"}, Answer(200)),
+        ({"x-ratelimit-limit": "٣", "x-ratelimit-remaining": "", "x-ratelimit-reset": "9" * 40}, Answer(200)),
+    ],
+)
+def test_the_headers_tell_the_budget_and_nonsense_tells_nothing(headers: dict[str, str], expected: Answer) -> None:
+    assert read_answer(200, headers, None, NOON) == expected
+
+
+HEADERS = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "date"]
+
+
+@given(
+    st.none() | st.integers(100, 599),
+    st.dictionaries(st.sampled_from(HEADERS), st.text() | st.text("0123456789 ,:+-JanMonGMT", max_size=30)),
+    st.none() | st.floats(0, 90_000),
+)
+@example(200, {"date": "Mon, 01 Jan 0001 00:00:00 +2359", "x-ratelimit-reset": "5"}, None)
+@example(200, {"date": "Mon, 01 Jan 9999 00:00:00 -9999", "x-ratelimit-reset": "5"}, None)
+@example(200, {"date": "Mon, 01 Jan 0001 00:00:00", "x-ratelimit-reset": "5"}, None)
+def test_no_answer_stops_the_asking_for_longer_than_it_says(
+    status: int | None, headers: dict[str, str], retry_after: float | None
+) -> None:
+    budget = after_answer(Budget(), read_answer(status, headers, retry_after, NOON), 0, NOON)
+    wait = wait_seconds(budget, Limits(), [], NOON)
+    assert 0 <= wait <= max(2 * WINDOW_SECONDS, retry_after or 0) + 1e-3
+
+
+@dataclass
+class StrictServer:
+    """JARAI's limit to the letter: at most `limit` requests in any 60 seconds."""
+
+    limit: int
+    arrivals: list[float] = field(default_factory=list)
+    most: int = 0
+
+    def take(self, at: float) -> dict[str, str]:
+        self.arrivals = [*(one for one in self.arrivals if one > at - 60), at]
+        self.most = max(self.most, len(self.arrivals))
+        return {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-remaining": str(max(0, self.limit - len(self.arrivals))),
+            "x-ratelimit-reset": str(math.ceil(min(self.arrivals) + 60)),
+            "date": format_datetime(datetime.fromtimestamp(at, UTC), usegmt=True),
+        }
+
+
+@dataclass
+class Pollers:
+    """Several pollers that share one budget and one list of requests, as they do in Redis, on a virtual clock."""
+
+    server: StrictServer
+    limits: Limits
+    dice: Random
+    budget: Budget = field(default_factory=Budget)
+    sent: list[float] = field(default_factory=list)
+    flying: int = 0
+
+    def run(self, count: int, seconds: float, slowest_answer: float) -> None:
+        turns: list[tuple[float, int, str, dict[str, str] | None]] = [
+            (NOON, poller, "ask", {}) for poller in range(count)
+        ]
+        while turns:
+            now, poller, what, headers = heapq.heappop(turns)
+            if now > NOON + seconds:
+                return
+            if what == "arrive":
+                answered = None if self.dice.random() < 0.05 else self.server.take(now)
+                heapq.heappush(turns, (now + self.dice.uniform(0, slowest_answer), poller, "answer", answered))
+            elif what == "answer":
+                self.flying -= 1
+                status = None if headers is None else self.dice.choice([200, 200, 200, 404])
+                answer = read_answer(status, headers or {}, None, now)
+                self.budget = after_answer(self.budget, answer, self.flying, now)
+                heapq.heappush(turns, (now + self.dice.uniform(0, 0.5), poller, "ask", {}))
+            else:
+                heapq.heappush(turns, self._ask(now, poller))
+
+    def _ask(self, now: float, poller: int) -> tuple[float, int, str, dict[str, str] | None]:
+        recent = [one for one in self.sent if one >= now - WINDOW_SECONDS]
+        wait = wait_seconds(self.budget, self.limits, recent, now)
+        if wait:
+            return now + wait * self.dice.uniform(0.5, 1.1), poller, "ask", {}
+        self.budget = after_taking(self.budget, now)
+        self.sent.append(now)
+        self.flying += 1
+        return now + self.dice.uniform(0, 0.99), poller, "arrive", {}
+
+
+@given(
+    st.sampled_from([10, 11, 30, 60, 300]),
+    st.none() | st.integers(1, 400),
+    st.integers(1, 6),
+    st.sampled_from([0.05, 1.0, 8.0]),
+    st.integers(0, 10_000),
+)
+def test_any_number_of_pollers_together_never_ask_over_the_limit(
+    limit: int, own_bound: int | None, pollers: int, slowest_answer: float, seed: int
+) -> None:
+    server = StrictServer(limit)
+    Pollers(server, Limits(per_minute=own_bound), Random(seed)).run(pollers, 200, slowest_answer)
+    assert 1 <= server.most <= max(1, min(limit, own_bound or limit) - 2)
+
+
+def test_eager_pollers_use_most_of_what_they_are_allowed() -> None:
+    server = StrictServer(60)
+    pollers = Pollers(server, Limits(), Random(1))
+    pollers.run(3, 600, 0.05)
+    assert len(pollers.sent) > 0.75 * 58 * 600 / WINDOW_SECONDS

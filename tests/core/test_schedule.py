@@ -1,0 +1,137 @@
+"""When JARAI has to be asked, as a table: what is known of a production, and the second at which it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from service.core.deliverables import wanted
+from service.core.schedule import Intervals, needs_list, next_list_at, next_status_at
+from tests.core.given import NEW, START, at, one
+
+INTERVALS = Intervals(
+    queued=timedelta(seconds=10),
+    producing=timedelta(seconds=30),
+    waiting=timedelta(seconds=60),
+    silence=timedelta(seconds=90),
+)
+NOW = 1000
+STORED = replace(wanted(one()), state="stored")
+LINKED = replace(wanted(one()), link_expires_at=at(5000))
+UNLINKED = wanted(one())
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds"),
+    [
+        (None, 10),
+        ("Queued", 10),
+        ("Producing", 30),
+        ("AwaitingApproval", 60),
+        ("Distributing", 60),
+        ("Invented", 60),
+    ],
+)
+def test_each_status_has_its_interval(status: str | None, seconds: int) -> None:
+    assert INTERVALS.of(status) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("known", "seconds"),
+    [
+        # nothing is known: a moment for the first webhook, then ask
+        ({}, 5),
+        ({"ask_failures": 1, "last_failed_at": at(999)}, None),
+        # the interval after the last answer, whatever the time is now
+        ({"status": "Queued", "last_asked_at": at(50)}, 60),
+        ({"status": "Producing", "last_asked_at": at(50)}, 80),
+        ({"status": "AwaitingApproval", "last_asked_at": at(50)}, 110),
+        ({"status": "Invented", "last_asked_at": at(50)}, 110),
+        ({"last_asked_at": at(50)}, 60),
+        # webhooks that arrive put it off until they have been silent
+        ({"last_event_at": at(20)}, 110),
+        ({"status": "Producing", "last_event_at": at(20)}, 110),
+        ({"status": "Producing", "last_event_at": at(20), "last_asked_at": at(200)}, 230),
+        # a hole in their numbers ends that patience
+        ({"status": "Producing", "last_event_at": at(20), "hole_at": at(18)}, 48),
+        ({"status": "Producing", "last_event_at": at(20), "hole_at": at(18), "last_asked_at": at(40)}, 70),
+        # terminal, or refused: never
+        *(({"status": final, "last_asked_at": at(50)}, -1) for final in ("Published", "Failed", "Cancelled")),
+        ({"status": "Producing", "refused": "no"}, -1),
+        # somebody asked, or an unknown event came: at once, unless the unknown event is older than an answer
+        ({"status": "Published", "refresh_wanted": True}, NOW),
+        ({"status": "Producing", "refresh_wanted": True, "refused": "no"}, NOW),
+        ({"status": "Producing", "unknown_sequence": 3, "last_asked_at": at(990)}, NOW),
+        ({"status": "Producing", "unknown_sequence": 3, "excused_sequence": 3, "last_asked_at": at(990)}, 1020),
+        ({"status": "Published", "unknown_sequence": 3}, -1),
+    ],
+)
+def test_the_status_is_asked_for(known: dict[str, Any], seconds: int | None) -> None:
+    """-1: never; None: some time later than now."""
+    asked_at = next_status_at(replace(NEW, **known), at(NOW), INTERVALS)
+    if seconds is None:
+        assert asked_at is not None
+        assert asked_at > at(NOW)
+    else:
+        assert asked_at == (None if seconds < 0 else at(seconds))
+
+
+@pytest.mark.parametrize("known", [{"status": "Producing"}, {"refresh_wanted": True}])
+def test_answers_that_are_no_use_put_the_next_question_off(known: dict[str, Any]) -> None:
+    failing = [
+        replace(NEW, **known, ask_failures=failures, last_failed_at=at(NOW), last_asked_at=START)
+        for failures in range(1, 6)
+    ]
+    times = [next_status_at(production, at(NOW), INTERVALS) for production in failing]
+    assert all(time is not None and time > at(NOW) for time in times)
+    assert times == sorted(times, key=lambda time: time or START)
+
+
+@pytest.mark.parametrize(
+    ("known", "needed"),
+    [
+        ({}, False),
+        ({"status": "Producing"}, False),
+        ({"status": "Failed"}, False),
+        ({"list_wanted": True}, True),
+        ({"deliverables": (UNLINKED,)}, True),
+        ({"deliverables": (LINKED,)}, False),
+        ({"deliverables": (STORED,)}, False),
+        ({"status": "AwaitingApproval"}, True),
+        ({"status": "Published", "listed_sequence": 0}, False),
+        ({"status": "Published", "listed_sequence": 4, "missing": ((2, 3),)}, False),
+        ({"status": "Published", "listed_sequence": 4, "missing": ((2, 3), (5, 6))}, True),
+    ],
+)
+def test_a_list_is_needed_where_files_may_be_unknown_or_lack_an_address(known: dict[str, Any], needed: bool) -> None:
+    assert needs_list(replace(NEW, **known)) is needed
+
+
+@pytest.mark.parametrize(
+    ("known", "seconds"),
+    [
+        ({"status": "Producing"}, None),
+        ({"status": "Published", "list_refused": "no"}, None),
+        ({"status": "Published", "source": "poll"}, NOW),
+        # the event that brings the list may be on its way
+        ({"status": "Published", "source": "webhook", "last_event_at": at(997)}, 1002),
+        ({"status": "Published", "source": "webhook"}, 1005),
+        ({"status": "Published", "source": "webhook", "last_event_at": at(997), "list_wanted": True}, NOW),
+        ({"status": "Published", "source": "webhook", "deliverables": (UNLINKED,)}, NOW),
+        ({"status": "Published", "source": "poll", "list_attempts": 2}, NOW),
+    ],
+)
+def test_the_list_is_asked_for(known: dict[str, Any], seconds: int | None) -> None:
+    assert next_list_at(replace(NEW, **known), at(NOW), INTERVALS) == (None if seconds is None else at(seconds))
+
+
+def test_lists_that_are_no_use_put_the_next_one_off() -> None:
+    times = [
+        next_list_at(replace(NEW, list_wanted=True, list_attempts=n, last_listed_at=at(NOW)), at(NOW), INTERVALS)
+        for n in range(1, 6)
+    ]
+    assert all(time is not None and time > at(NOW) for time in times)
+    assert times == sorted(times, key=lambda time: time or START)

@@ -1,0 +1,64 @@
+"""A Redis that may lose what it accepted is told apart from one that does not, on real servers."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from service.core.errors import StoreUnavailable
+from service.store.connection import connect, safety_problems
+from tests.deployment import free_port
+from tests.store.making import server
+
+_SOUND = ("--appendonly", "yes", "--save", "")
+
+
+def test_the_server_that_up_runs_is_sound(redis: Redis) -> None:
+    assert safety_problems(redis) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (("--save", ""), "`appendonly yes`"),
+        (("--appendonly", "no", "--save", "60", "1"), "`appendonly yes`"),
+        ((*_SOUND, "--appendfsync", "no"), "`appendfsync always`"),
+        ((*_SOUND, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "`maxmemory-policy noeviction`"),
+        ((*_SOUND, "--maxmemory", "100mb", "--maxmemory-policy", "volatile-ttl"), "`maxmemory-policy noeviction`"),
+        ((*_SOUND, "--replicaof", "127.0.0.1", "1"), "replica"),
+    ],
+)
+def test_an_unsafe_server_is_named_with_the_setting_to_change(arguments: tuple[str, ...], setting: str) -> None:
+    with server(*arguments) as redis:
+        [problem] = safety_problems(redis)
+        assert setting in problem
+
+
+def test_a_server_without_a_limit_evicts_nothing_whatever_its_policy() -> None:
+    with server(*_SOUND, "--maxmemory-policy", "allkeys-lru") as redis:
+        assert safety_problems(redis) == []
+
+
+def test_syncing_every_second_is_sound_enough() -> None:
+    with server(*_SOUND, "--appendfsync", "everysec") as redis:
+        assert safety_problems(redis) == []
+
+
+def test_several_problems_are_all_named() -> None:
+    arguments = ("--save", "", "--appendfsync", "no", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-random")
+    with server(*arguments) as redis:
+        assert len(safety_problems(redis)) == 3
+
+
+def test_a_server_that_hides_its_settings_is_judged_by_what_it_tells() -> None:
+    with server("--rename-command", "CONFIG", "") as redis:
+        [problem] = safety_problems(redis)
+        assert "appendonly" in problem
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with (
+        connect(f"redis://127.0.0.1:{free_port()}/0", timeout_seconds=0.5) as redis,
+        pytest.raises(StoreUnavailable, match="does not answer"),
+    ):
+        safety_problems(redis)

@@ -1,0 +1,472 @@
+"""One file from its address to its place: against the simulator's blob store, a real Redis and a real folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from service import operator
+from service.core.deliverables import Deliverable
+from service.core.production import Production, to_json
+from service.core.retry import MOST_LIST_ATTEMPTS
+from service.jarai import Jarai
+from service.settings import Settings, load
+from service.store import deadletters, due, productions
+from service.store.scripts import PREFIX
+from tests.deployment import eventually
+from tests.store.making import event, listing, new_id, take_in
+from workers.download import Downloader
+from workers.poller import Asker
+from workers.simulator.running import Running, run_in_thread
+from workers.simulator.settings import Settings as SimulatorSettings
+from workers.storage import LocalStorage
+
+MEBI = 1024 * 1024
+
+
+@dataclass
+class Bench:
+    """A receiver without processes: a test takes each step itself, and pauses are cut short."""
+
+    redis: Redis
+    simulator: Running
+    settings: Settings
+
+    def published(self, *files: dict[str, Any]) -> str:
+        """A production at JARAI with these files, which this receiver has a list of."""
+        plan = {"steps": 0, "stepSeconds": 0, "phaseSeconds": 0, "deliverables": list(files)}
+        identity = self.simulator.produce(plan)
+        eventually(lambda: self.truth(identity)["status"] == "Published")
+        ready = event(identity, 999, "deliverable.ready", truncated=True, data={})
+        take_in(self.redis, ready, event(identity, 1000, "production.published"))
+        self.ask()
+        return identity
+
+    def truth(self, identity: str) -> dict[str, Any]:
+        productions: list[dict[str, Any]] = self.simulator.truth()["productions"]
+        return next(one for one in productions if one["productionId"] == identity)
+
+    def hurry(self, *lists: str) -> None:
+        """Whatever waits in these lists is due now."""
+        for name in lists:
+            members: Any = self.redis.zrange(f"{PREFIX}{name}", 0, -1)
+            for member in members:
+                self.redis.zadd(f"{PREFIX}{name}", {member: 0}, xx=True)
+        self.redis.delete(f"{PREFIX}budget")
+
+    def ask(self) -> None:
+        """Ask JARAI once about each production for which that is due at any time."""
+        identities: Any = self.redis.zrange(f"{PREFIX}ask", 0, -1)
+        for raw in identities:
+            waiting = self.known(raw.decode())
+            if waiting.list_at is not None:
+                state = to_json(replace(waiting, list_at=waiting.created_at))
+                self.redis.set(f"{PREFIX}production:{raw.decode()}", b"%d\n%s" % (waiting.version, state))
+        self.hurry("ask")
+        jarai = Jarai(self.simulator.api_url, self.simulator.settings.api_key)
+        while Asker(self.redis, jarai, self.settings.limits).ask_once():
+            pass
+        take_in(self.redis)
+
+    def fetch(self) -> int:
+        """One attempt at whatever waits for one."""
+        self.hurry("download")
+        done = Downloader(self.redis, self.settings).drain()
+        take_in(self.redis)
+        return done
+
+    def until_quiet(self, most: int = 20) -> None:
+        for _ in range(most):
+            if not self.redis.zcard(f"{PREFIX}download") and not self.redis.zcard(f"{PREFIX}ask"):
+                return
+            self.ask()
+            self.fetch()
+        raise AssertionError("it goes on for ever")
+
+    def known(self, identity: str) -> Production:
+        found = productions.read(self.redis, identity)
+        assert found is not None
+        return found
+
+    def only(self, identity: str) -> Deliverable:
+        [one] = self.known(identity).deliverables
+        return one
+
+    def blob_requests(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.simulator.truth()["blobRequests"]
+        return found
+
+    def is_stored(self, identity: str) -> None:
+        """Every file lies there, is JARAI's to the byte, and nothing is left over."""
+        truth = {one["deliverableId"]: one for one in self.truth(identity)["deliverables"]}
+        known = self.known(identity)
+        assert known.settled
+        for one in known.deliverables:
+            content = (self.settings.storage_dir / (known.folder or "") / one.file).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == one.sha256 == truth[one.id]["sha256"]
+        assert list((self.settings.state_dir / "partial").iterdir()) == []
+        assert deadletters.count(self.redis) == 0
+
+
+@pytest.fixture
+def bench(redis: Redis, simulator: Running, tmp_path: Path) -> Bench:
+    environment = {
+        "DOWNLOAD_HOSTS": "127.0.0.1",
+        "STORAGE_URL": str(tmp_path / "deliverables"),
+        "STATE_DIR": str(tmp_path / "state"),
+    }
+    return Bench(redis, simulator, load(environment, dotenv=None))
+
+
+@pytest.fixture
+def bare_bench(bench: Bench) -> Iterator[Bench]:
+    """JARAI lists nothing but a type and an address, as the contract's least."""
+    settings = SimulatorSettings(seed=1, bare_deliverables=True)
+    with run_in_thread(settings) as simulator:
+        yield Bench(bench.redis, simulator, bench.settings)
+
+
+def with_hosts(bench: Bench, *hosts: str) -> Bench:
+    return Bench(bench.redis, bench.simulator, bench.settings.model_copy(update={"download_hosts": hosts}))
+
+
+def test_a_file_is_stored_verified_and_in_its_manifest(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 3 * MEBI + 7, "checksum": "sha256"}, {"type": "Transcript"})
+    bench.until_quiet()
+    bench.is_stored(identity)
+    known = bench.known(identity)
+    manifest = json.loads((bench.settings.storage_dir / (known.folder or "") / "manifest.json").read_text())
+    assert [one["sha256"] for one in manifest["deliverables"]] == [one.sha256 for one in known.deliverables]
+    assert len(bench.blob_requests()) == 2
+
+
+def test_an_empty_file_is_a_file(bench: Bench) -> None:
+    identity = bench.published({"type": "Transcript", "bytes": 0, "checksum": "md5"})
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+def test_a_cut_line_goes_on_from_where_it_broke(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 4 * MEBI, "checksum": "md5"})
+    bench.simulator.set_faults(blob_cut={"next": 2, "value": MEBI})
+    bench.until_quiet()
+    bench.is_stored(identity)
+    first, second, third = bench.blob_requests()
+    assert first["range"] == ""
+    assert (second["range"], second["status"]) == (f"bytes={first['bytes']}-", 206)
+    assert (third["range"], third["status"]) == (f"bytes={first['bytes'] + second['bytes']}-", 206)
+    assert first["bytes"] + second["bytes"] + third["bytes"] == 4 * MEBI
+
+
+def test_a_line_that_breaks_again_and_again_brings_the_file_at_last(bench: Bench) -> None:
+    """Each connection brings half a MiB: whatever arrived is kept, so the tenth one brings the end."""
+    identity = bench.published({"type": "Video", "bytes": 4 * MEBI, "checksum": "sha256"})
+    bench.simulator.set_faults(blob_cut={"next": 9, "value": 450_000})
+    bench.until_quiet()
+    bench.is_stored(identity)
+    assert bench.blob_requests()[1]["range"] == "bytes=450000-"
+
+
+def test_a_file_that_changed_meanwhile_is_begun_anew(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 2 * MEBI})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": MEBI})
+    bench.fetch()
+    bench.simulator.relist(identity)
+    take_in(bench.redis, event(identity, 1001, "deliverable.ready", truncated=True))
+    bench.ask()
+    bench.until_quiet()
+    bench.is_stored(identity)
+    assert bench.blob_requests()[-1]["status"] == 200
+
+
+def test_a_file_that_is_listed_anew_with_another_size_before_it_is_here_is_stored(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 2 * MEBI, "checksum": "sha256"})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": MEBI})
+    bench.fetch()
+    bench.simulator.relist(identity, {"bytes": MEBI + 5})
+    take_in(bench.redis, event(identity, 1001, "deliverable.ready", truncated=True))
+    bench.ask()
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+def test_a_server_that_ignores_ranges_brings_the_whole_file_again(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 2 * MEBI, "checksum": "sha256"})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": MEBI}, blob_ignore_range={"rate": 1})
+    bench.until_quiet()
+    bench.is_stored(identity)
+    assert [request["status"] for request in bench.blob_requests()] == [200, 200]
+
+
+@pytest.mark.parametrize("fault", ["blob_500", "blob_503"])
+def test_a_server_in_trouble_is_asked_again_later(bench: Bench, fault: str) -> None:
+    identity = bench.published({"type": "Transcript"})
+    bench.simulator.set_faults(**{fault: {"next": 2}})
+    bench.fetch()
+    waiting = bench.only(identity)
+    assert (waiting.state, waiting.attempts) == ("wanted", 1)
+    assert waiting.next_at is not None
+    assert waiting.next_at > productions.now(bench.redis)
+    assert Downloader(bench.redis, bench.settings).drain() == 0
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+def test_a_server_that_stays_in_trouble_ends_in_a_dead_letter_that_a_retry_brings_back(bench: Bench) -> None:
+    identity = bench.published({"type": "Transcript"})
+    bench.simulator.set_faults(blob_500={"rate": 1})
+    bench.until_quiet()
+    [letter] = deadletters.newest(bench.redis, 9)
+    assert (letter.kind, letter.production_id, bench.only(identity).state) == ("deliverable", identity, "failed")
+    assert "500" in letter.reason
+    assert 2 <= len(bench.blob_requests()) <= 12
+    bench.simulator.set_faults(blob_500={"rate": 0})
+    operator.retry(bench.redis, letter)
+    take_in(bench.redis)
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+@pytest.mark.parametrize(
+    ("fault", "checksum"), [("blob_corrupt", "md5"), ("blob_corrupt", "sha256"), ("blob_short", "")]
+)
+def test_bytes_that_stay_wrong_are_never_stored_and_end_in_a_dead_letter(
+    bench: Bench, fault: str, checksum: str
+) -> None:
+    identity = bench.published({"type": "Video", "bytes": 300_000, "checksum": checksum})
+    bench.simulator.set_faults(**{fault: {"rate": 1}})
+    bench.until_quiet()
+    [letter] = deadletters.newest(bench.redis, 9)
+    assert bench.only(identity).state == "failed"
+    assert "announced" in letter.reason
+    assert 2 <= len(bench.blob_requests()) <= 6
+    assert list(bench.settings.storage_dir.rglob("*.mp4")) == []
+    assert list((bench.settings.state_dir / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", ["blob_corrupt", "blob_short"])
+def test_bytes_that_were_wrong_once_are_fetched_anew(bench: Bench, fault: str) -> None:
+    identity = bench.published({"type": "Video", "bytes": 300_000, "checksum": "sha256"})
+    bench.simulator.set_faults(**{fault: {"next": 1}})
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+def test_a_checksum_that_jarai_announces_wrong_ends_in_a_dead_letter(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 3000, "checksum": "wrong"})
+    bench.until_quiet()
+    assert bench.only(identity).state == "failed"
+    assert "SHA-256" in deadletters.newest(bench.redis, 1)[0].reason
+
+
+def test_the_md5_of_the_store_is_checked_where_jarai_announces_nothing(bare_bench: Bench) -> None:
+    identity = bare_bench.published({"type": "Video", "bytes": 300_000})
+    bare_bench.simulator.set_faults(blob_corrupt={"next": 1})
+    bare_bench.until_quiet()
+    assert bare_bench.only(identity).state == "stored"
+    assert len(bare_bench.blob_requests()) == 2
+    truth = bare_bench.truth(identity)["deliverables"][0]
+    assert bare_bench.only(identity).sha256 == truth["sha256"]
+
+
+def test_an_expired_address_makes_it_ask_for_a_new_list_and_the_bytes_so_far_are_kept(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 2 * MEBI})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": MEBI})
+    bench.fetch()
+    bench.simulator.set_faults(blob_expired={"next": 1})
+    bench.fetch()
+    waiting = bench.only(identity)
+    assert (waiting.state, waiting.link_expires_at, waiting.next_at) == ("wanted", None, None)
+    assert bench.known(identity).list_at is not None
+    asked = len(bench.simulator.truth()["apiRequests"])
+    bench.until_quiet()
+    bench.is_stored(identity)
+    assert [one["path"].endswith("/deliverables") for one in bench.simulator.truth()["apiRequests"][asked:]] == [True]
+    assert bench.blob_requests()[-1]["status"] == 206
+
+
+def test_an_address_that_is_always_expired_is_given_up_at_last(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 1000})
+    bench.simulator.set_faults(blob_expired={"rate": 1})
+    bench.until_quiet(40)
+    assert bench.only(identity).state == "failed"
+    assert len(bench.blob_requests()) <= 2 * MOST_LIST_ATTEMPTS
+
+
+def test_a_forbidden_host_is_never_asked_and_the_dead_letter_names_the_setting(bench: Bench) -> None:
+    elsewhere = with_hosts(bench, "*.blob.core.windows.net")
+    identity = elsewhere.published({"type": "Video", "bytes": 1000})
+    elsewhere.fetch()
+    assert elsewhere.only(identity).state == "failed"
+    [letter] = deadletters.newest(bench.redis, 9)
+    assert "DOWNLOAD_HOSTS" in letter.reason
+    assert "127.0.0.1" in letter.reason
+    assert bench.blob_requests() == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://store.blob.core.windows.net/film.mp4",
+        "ftp://127.0.0.1/film.mp4",
+        "file:///etc/passwd",
+        "https://user:word@store.blob.core.windows.net/x",
+        "https://127.0.0.1\\.blob.core.windows.net/film.mp4",
+        "https://127.0.0.1:9\\@store.blob.core.windows.net/film.mp4",
+        "https://127.0.0.1#.blob.core.windows.net/film.mp4",
+        "https://127.0.0.1?.blob.core.windows.net/film.mp4",
+        "https:///film.mp4",
+        "https://[::1/film.mp4",
+        "film.mp4",
+        "//127.0.0.1/film.mp4",
+    ],
+)
+def test_an_address_that_leads_elsewhere_is_refused_without_a_request(bench: Bench, address: str) -> None:
+    azure = with_hosts(bench, "*.blob.core.windows.net")
+    identity = new_id()
+    take_in(bench.redis, event(identity, 1, "deliverable.ready", data=listing(address)))
+    azure.fetch()
+    given_up = azure.only(identity)
+    assert given_up.state == "failed", given_up.error
+    [letter] = deadletters.newest(bench.redis, 9)
+    assert letter.details["failure"] == "forbidden"
+
+
+@pytest.mark.parametrize("address", ["https://[::1/film.mp4", "https://a.b:port/film.mp4", "?sig=1", "https://\ud7ff"])
+def test_an_address_that_can_not_be_read_is_a_dead_letter_also_without_a_file_name(bench: Bench, address: str) -> None:
+    identity, data = new_id(), {"deliverables": [{"deliverableId": "d", "type": "Video", "sasUrl": address}]}
+    take_in(bench.redis, event(identity, 1, "deliverable.ready", data=data))
+    assert productions.read(bench.redis, identity) is not None
+    bench.fetch()
+    assert bench.known(identity).sequence == 1
+
+
+def placed_but_not_told(bench: Bench, identity: str, content: bytes) -> None:
+    """What a process leaves that dies between the rename and its report."""
+    known, one = bench.known(identity), bench.only(identity)
+    storage = LocalStorage.open(bench.settings.storage_dir, bench.settings.state_dir)
+    with storage.begin(f"{identity}.{one.key}") as partial:
+        assert partial is not None
+        partial.append(content)
+        partial.write_note({"stored": [len(content), hashlib.sha256(content).hexdigest()]})
+    (storage.root / (known.folder or "")).mkdir(parents=True)
+    os.rename(storage.partial / f"{identity}.{one.key}.part", storage.root / (known.folder or "") / one.file)
+
+
+def test_a_file_that_was_put_in_its_place_before_a_crash_is_not_fetched_again(bench: Bench) -> None:
+    identity = bench.published({"type": "Transcript"})
+    placed_but_not_told(bench, identity, b"the whole file")
+    bench.until_quiet()
+    assert bench.only(identity).sha256 == hashlib.sha256(b"the whole file").hexdigest()
+    assert bench.known(identity).settled
+    assert bench.blob_requests() == []
+    assert list((bench.settings.state_dir / "partial").iterdir()) == []
+
+
+def test_a_file_that_was_damaged_after_a_crash_is_fetched_again(bench: Bench) -> None:
+    identity = bench.published({"type": "Transcript"})
+    placed_but_not_told(bench, identity, b"the whole file")
+    known = bench.known(identity)
+    (bench.settings.storage_dir / (known.folder or "") / bench.only(identity).file).write_bytes(b"the whole fil3")
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+def test_a_lost_claim_never_renames_and_reports_nothing(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 400_000})
+    bench.simulator.set_faults(blob_slow={"next": 1, "value": 800_000})
+    slow = threading.Thread(target=Downloader(bench.redis, bench.settings).drain)
+    slow.start()
+    eventually(lambda: bench.blob_requests())
+    bench.hurry("download")
+    other = due.claim_download(bench.redis, "another worker")
+    assert other is not None
+    slow.join()
+    assert list(bench.settings.storage_dir.rglob("*.mp4")) == []
+    assert bench.redis.llen(f"{PREFIX}inbox:{identity}") == 0
+    assert due.renew_download(bench.redis, other, 0)
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+def test_a_folder_that_is_not_there_keeps_files_waiting_without_counting_attempts(bench: Bench) -> None:
+    identity = bench.published({"type": "Transcript"})
+    bench.settings.storage_dir.write_text("a file where the folder should be")
+    for _ in range(15):
+        bench.fetch()
+    waiting = bench.only(identity)
+    assert (waiting.state, waiting.attempts) == ("wanted", 0)
+    assert bench.blob_requests() == []
+    bench.settings.storage_dir.unlink()
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+def test_many_downloaders_share_the_work_and_fetch_each_file_once(bench: Bench) -> None:
+    identity = bench.published(*({"type": "Transcript", "bytes": 20_000} for _ in range(30)))
+    threads = [threading.Thread(target=Downloader(bench.redis, bench.settings).drain) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    take_in(bench.redis)
+    bench.until_quiet()
+    bench.is_stored(identity)
+    paths = [request["path"] for request in bench.blob_requests()]
+    assert len(paths) == len(set(paths)) == 30
+
+
+def test_an_unreadable_production_holds_no_other_file_up(bench: Bench) -> None:
+    spoilt = bench.published({"type": "Transcript"})
+    sound = bench.published({"type": "Transcript"})
+    bench.redis.set(f"{PREFIX}production:{spoilt}", b"9\n{unreadable")
+    bench.redis.zadd(f"{PREFIX}download", {f"{spoilt}:x": 0})
+    Downloader(bench.redis, bench.settings).drain()
+    take_in(bench.redis)
+    assert bench.only(sound).state == "stored"
+
+
+_FETCH = """
+import resource, sys
+from redis import Redis
+from service import log
+from service.settings import load
+from workers.download import Downloader
+settings = load(dotenv=None)
+log.configure("json", "error", (), sys.stderr)
+with Redis.from_url(settings.redis_url) as redis:
+    assert Downloader(redis, settings).drain() == 1
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_stays_flat_however_large_the_file_is(bench: Bench, redis_url: str) -> None:
+    def peak_kib(size_bytes: int) -> int:
+        identity = bench.published({"type": "Video", "bytes": size_bytes})
+        environment = {
+            **os.environ,
+            "REDIS_URL": redis_url,
+            "DOWNLOAD_HOSTS": "127.0.0.1",
+            "STORAGE_URL": str(bench.settings.storage_dir),
+            "STATE_DIR": str(bench.settings.state_dir),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", _FETCH], env=environment, capture_output=True, text=True, check=True, timeout=50
+        )
+        take_in(bench.redis)
+        assert bench.only(identity).state == "stored"
+        bench.until_quiet()
+        return int(done.stdout)
+
+    assert peak_kib(200_000_000) - peak_kib(2_000_000) <= 16 * 1024

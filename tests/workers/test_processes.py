@@ -1,0 +1,71 @@
+"""Processes are kept alive, end in time, and never outlive their launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from redis import Redis
+
+from service import jobs
+from tests.deployment import Deployment, eventually
+from tests.store.making import event, keep, new_id
+
+
+def is_alive(pid: int) -> bool:
+    """A process that has ended but that nobody has waited for counts as ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def children(deployment: Deployment, count: int) -> dict[str, int]:
+    """The pid of each child that works by now."""
+
+    def started() -> dict[str, int] | None:
+        found = {entry["process"]: entry["pid"] for entry in deployment.log("process.started")}
+        ready = {entry["process"] for entry in deployment.log("service.started")}
+        queues = {name.rpartition("-")[0] for name in found}
+        return found if len(found) == count and queues <= {name.removeprefix("worker ") for name in ready} else None
+
+    return eventually(started, what="the children's start")
+
+
+def test_a_child_that_dies_is_started_again(deployment: Deployment, redis: Redis) -> None:
+    deployment.start("worker", "worker", "--queues", "advance")
+    first = children(deployment, 1)["advance-1"]
+    os.kill(first, signal.SIGKILL)
+    [ended] = eventually(lambda: deployment.log("process.ended"), 5)
+    assert (ended["pid"], ended["code"]) == (first, -signal.SIGKILL)
+    second = eventually(lambda: {entry["pid"] for entry in deployment.log("process.started")} - {first}, 5).pop()
+    assert is_alive(second)
+    identity = new_id()
+    keep(redis, event(identity, 1))
+    jobs.ring(redis, "advance")
+    eventually(lambda: redis.exists(f"jarai:production:{identity}"), 10)
+
+
+def test_sigterm_ends_the_launcher_and_all_its_children_within_ten_seconds(deployment: Deployment) -> None:
+    deployment.start("worker")
+    pids = children(deployment, 4)
+    started = time.monotonic()
+    assert deployment.end("worker") == 0
+    assert time.monotonic() - started < 10
+    assert not [name for name, pid in pids.items() if is_alive(pid)]
+    assert deployment.log("process.killed") == []
+    assert deployment.log("process.ended") == []
+
+
+def test_a_killed_launcher_leaves_no_child_behind(deployment: Deployment) -> None:
+    deployment.start("worker")
+    pids = children(deployment, 4)
+    deployment.end("worker", signal.SIGKILL)
+    eventually(lambda: not any(is_alive(pid) for pid in pids.values()), 10, "the children's end")
+
+
+def test_only_the_named_queues_are_worked_on(deployment: Deployment) -> None:
+    deployment.start("worker", "worker", "--queues", "download", "--download", "2")
+    assert set(children(deployment, 2)) == {"download-1", "download-2"}
