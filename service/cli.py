@@ -111,7 +111,7 @@ def check(as_json: bool) -> None:
         console = Console(soft_wrap=True, highlight=False)
         for line in lines:
             console.print(f"{marks[line.verdict]} {line.part:<13}", end="")
-            console.print(line.says, markup=False)
+            console.print(_plain(line.says), markup=False)
     if any(line.verdict == "broken" for line in lines):
         sys.exit(1)
 
@@ -290,7 +290,8 @@ def _redis_place() -> str:
 
 
 def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
 
 
 def _files(one: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 import urllib3
 from urllib3.util import Timeout
 
@@ -10,6 +12,8 @@ from service.core.errors import JaraiUnavailable
 from service.core.partner_api import LARGEST_ANSWER_BYTES, Request, Response
 
 _TIMEOUT = Timeout(connect=4, read=8)
+_LONGEST_ANSWER_SECONDS = 15.0
+_CHUNK_BYTES = 64 * 1024
 USER_AGENT = f"jarai-receiver/{__version__}"
 
 
@@ -35,17 +39,29 @@ class Jarai:
                 redirect=False,
                 preload_content=False,
             )
-            try:
-                body = answer.read(LARGEST_ANSWER_BYTES + 1, decode_content=True)
-                complete = len(body) <= LARGEST_ANSWER_BYTES
-            finally:
-                answer.drain_conn() if answer.length_remaining == 0 else answer.close()
-                answer.release_conn()
+            body = _read(answer)
         except urllib3.exceptions.HTTPError as error:
             raise JaraiUnavailable(f"no answer from JARAI: {_plain(error)}") from None
-        if not complete:
-            raise JaraiUnavailable(f"JARAI's answer is larger than {LARGEST_ANSWER_BYTES} bytes", status=answer.status)
         return Response(answer.status, {name.lower(): value for name, value in answer.headers.items()}, body)
+
+
+def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
+    """The body, if it comes in time and fits; a connection with something left on it is not used again."""
+    body = bytearray()
+    deadline = monotonic() + _LONGEST_ANSWER_SECONDS
+    try:
+        while chunk := answer.read1(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > LARGEST_ANSWER_BYTES:
+                raise JaraiUnavailable(f"JARAI's answer is larger than {LARGEST_ANSWER_BYTES} bytes")
+            if monotonic() > deadline:
+                raise JaraiUnavailable(f"JARAI's answer takes longer than {_LONGEST_ANSWER_SECONDS:.0f} s")
+    except BaseException:
+        answer.close()
+        raise
+    finally:
+        answer.release_conn()
+    return bytes(body)
 
 
 def _plain(error: Exception) -> str:

@@ -63,6 +63,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "production.advance_failed": Entry(
         "error", "attempts, error", "Taking in what was observed raised; it is tried again with backoff.", True
     ),
+    "production.unreadable": Entry("error", "error", "What is kept of a production can't be read; others go on.", True),
     "poll.recovered": Entry("warning", "from_status, to_status", "A poll found what no webhook had said."),
     "poll.failed": Entry("warning", "question, code, error, correlation_id", "JARAI gave no usable answer."),
     "poll.paused": Entry("info", "seconds", "The budget of requests is used up for now; asking goes on afterwards."),

@@ -32,7 +32,7 @@ def refresh(redis: Redis, identity: str) -> None:
 
 
 def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
-    """Try again what was given up. False: it still can't be used, and stays."""
+    """Try again what was given up. False: it can't be used (still, or any more), and stays."""
     if letter.kind == "event":
         kept = inbox.keep(redis, [inbox.arrival(letter.body or b"")])[0]
         if isinstance(kept, Exception):
@@ -43,6 +43,8 @@ def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
     elif letter.kind == "production":
         productions.revive(redis, letter.production_id or "")
         jobs.ring(redis, "advance")
+    elif productions.read(redis, letter.production_id or "") is None:
+        return False  # forgotten meanwhile
     else:
         key = str(letter.details.get("key", ""))
         _ask(redis, letter.production_id or "", OperatorAsked(productions.now(redis), "retry", key=key))

@@ -73,7 +73,8 @@ def redis_url(settings: Settings) -> str:
     if settings.redis_url:
         return settings.redis_url
     note = embedded_url_file(settings.state_dir)
-    return note.read_text().splitlines()[0] if note.is_file() else DEFAULT_REDIS_URL
+    lines = note.read_text().splitlines() if note.is_file() else []
+    return lines[0] if lines else DEFAULT_REDIS_URL
 
 
 def embedded_url_file(state_dir: Path) -> Path:

@@ -157,7 +157,7 @@ def _split(address: str) -> SplitResult:
         if "," not in parts.netloc:  # several hosts are Sentinels
             _ = parts.port
     except ValueError:
-        raise ValueError("is no address (special characters of a password are written as %40 and the like)") from None
+        raise ValueError("is no address (special characters in it are written as %40 and the like)") from None
     return parts
 
 

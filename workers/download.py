@@ -25,6 +25,7 @@ from service.core.errors import (
     StorageUnavailable,
     TransferFailed,
     TransferStopped,
+    UnreadableState,
 )
 from service.core.observations import MANIFEST, DownloadFailed, DownloadStored, ManifestWritten, Written
 from service.core.retry import Failure
@@ -71,7 +72,11 @@ class Downloader:
         """Fetch everything that is due; how many attempts that were."""
         done = 0
         while not shutdown.requested():
-            claim = due.claim_download(self._redis, uuid.uuid4().hex)
+            try:
+                claim = due.claim_download(self._redis, uuid.uuid4().hex)
+            except UnreadableState as error:
+                self._log("production.unreadable", error=str(error))
+                continue
             if claim is None:
                 break
             result = self._attempt(claim)
@@ -313,7 +318,7 @@ class _Transfer:
     def _chunks(self, answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         while True:
             with _plain_errors():
-                chunk = answer.read(_CHUNK_BYTES)
+                chunk = answer.read1(_CHUNK_BYTES)  # read() would throw away what came before a break
             if not chunk:
                 if shutdown.requested():
                     raise TransferStopped("this worker ends")

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from service import jobs, log
 from service.core import partner_api
 from service.core.budget import Answer, Limits, read_answer
-from service.core.errors import JaraiError, JaraiRefused, RateLimited
+from service.core.errors import JaraiError, JaraiRefused, RateLimited, UnreadableState
 from service.core.observations import AskFailed, DeliverablesAnswered, StatusAnswered, Written
 from service.core.partner_api import Request, Response
 from service.core.production import Production
@@ -95,6 +95,8 @@ class Poller:
                     pass
             except RedisError as error:
                 self._note_store(error)
+            except Exception as error:  # noqa: BLE001 - here one turn ends; its claim runs out and it comes again
+                self._log("poll.failed", question="unexpected", error=f"{type(error).__name__}: {error}")
 
     def _note_store(self, error: RedisError | None) -> None:
         if error is not None and not self._store_down:
@@ -125,7 +127,12 @@ class Asker:
             self._paused = True
             return False
         self._paused = False
-        claimed = due.claim_ask(self._redis)
+        try:
+            claimed = due.claim_ask(self._redis)
+        except UnreadableState as error:
+            requests.give_back(self._redis, token)
+            self._log("production.unreadable", error=str(error))
+            return True
         if claimed is None:
             requests.give_back(self._redis, token)
             return False
@@ -145,8 +152,9 @@ class Asker:
             return
         except JaraiError as error:
             self._say_failed(production, wants_list, error)
-            if isinstance(error, JaraiRefused) and error.status == 401:
+            if error.status in (401, 403):  # the key's fault more likely than the production's
                 self._log("jarai.refused", code=error.code, error=str(error), correlation_id=error.correlation_id)
+            if error.status == 401:
                 due.give_back_ask(self._redis, identity)
                 return
             observation = AskFailed(
@@ -154,7 +162,7 @@ class Asker:
                 question="deliverables" if wants_list else "status",
                 message=str(error),
                 code=error.code,
-                final=isinstance(error, JaraiRefused),
+                final=isinstance(error, JaraiRefused) and error.status != 403,
                 correlation_id=error.correlation_id,
             )
         if inbox.observe(self._redis, identity, observation):

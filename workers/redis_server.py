@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -56,7 +57,10 @@ def running(state_dir: Path) -> Iterator[str]:
     Only this user can reach it: it listens on a socket file, not on a port.
     """
     folder = state_dir.resolve() / "redis"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ReceiverError(f"STATE_DIR is wrong: {folder} can't be made: {error.strerror}") from None
     note = embedded_url_file(state_dir)
     _refuse_second(note, state_dir)
     with _socket_path(folder) as socket:
@@ -65,7 +69,7 @@ def running(state_dir: Path) -> Iterator[str]:
             [find_binary(), str(folder / "redis.conf")], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
-        url = f"unix://{socket}"
+        url = f"unix://{quote(str(socket))}"
         try:
             _wait_until_up(url, process, folder)
             note.write_text(f"{url}\n{os.getpid()}\n")

@@ -73,11 +73,15 @@ class LocalStorage:
         """Put a small file in its place, whole: a reader sees the old or the new one."""
         temporary = self.partial / f"{token}.tmp"
         with _disk():
-            with open(temporary, "wb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            self._place(temporary, folder, file)
+            try:
+                with open(temporary, "wb") as handle:
+                    handle.write(content)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+                self._place(temporary, folder, file)
+            finally:
+                with contextlib.suppress(OSError):  # gone when it was put in its place
+                    temporary.unlink()
 
     def _place(self, temporary: Path, folder: str, file: str) -> None:
         target = self.root / folder

@@ -100,5 +100,5 @@ class SettingsError(ReceiverError):
     """A setting is missing or wrong. The message names the variable, never the value of a secret."""
 
 
-class UnknownProduction(ReceiverError):
-    """No production of that id is known here."""
+class UnreadableState(ReceiverError):
+    """What is kept of a production can't be read: written by a newer version, or by nothing of ours."""

@@ -49,7 +49,10 @@ def sweep(redis: Redis) -> Due:
 
 
 def claim_ask(redis: Redis) -> tuple[Production, datetime] | None:
-    """The production to ask JARAI about, and the time; nobody else gets it for half a minute."""
+    """The production to ask JARAI about, and the time; nobody else gets it for half a minute.
+
+    Raises UnreadableState; nobody gets that one for half a minute either.
+    """
     row = CLAIM_ASK.run(redis, ASK_LEASE_MS)
     if len(row) == 1:
         return None
@@ -66,7 +69,10 @@ def give_back_ask(redis: Redis, production_id: str) -> None:
 
 
 def claim_download(redis: Redis, token: str) -> DownloadClaim | None:
-    """A file to fetch. The claim holds for half a minute and has to be renewed with the same `token`."""
+    """A file to fetch. The claim holds for half a minute and has to be renewed with the same `token`.
+
+    Raises UnreadableState; nobody gets that one for half a minute either.
+    """
     row = CLAIM_DOWNLOAD.run(redis, token, DOWNLOAD_LEASE_MS)
     if len(row) == 1:
         return None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic_core import to_json as dump
+from pydantic_core import from_json, to_json
 from redis import Redis
 
 from service.core import events, observations, production
+from service.core.errors import UnreadableState
 from service.core.observations import EventArrived, Observation
 from service.core.production import Change, Production
 from service.core.view import instant
@@ -94,8 +96,11 @@ def read(redis: Redis, production_id: str) -> Production | None:
 
 
 def parse_state(state: Any) -> Production | None:
-    """A production from what lies in Redis; None for nothing."""
-    return production.from_json(state.partition(b"\n")[2]) if state else None
+    """A production from what lies in Redis; None for nothing. Raises UnreadableState."""
+    try:
+        return production.from_json(state.partition(b"\n")[2]) if state else None
+    except ValueError:
+        raise UnreadableState("what is kept of this production can't be read") from None
 
 
 def newest(redis: Redis, limit: int, after: str | None = None) -> tuple[list[Production], str | None]:
@@ -109,7 +114,10 @@ def newest(redis: Redis, limit: int, after: str | None = None) -> tuple[list[Pro
     found_ids: Any = redis.zrevrange(f"{PREFIX}index", start, start + limit - 1)
     ids = [raw.decode() for raw in found_ids]
     states = redis.mget([f"{PREFIX}production:{one}" for one in ids]) if ids else []
-    found = [one for one in map(parse_state, states) if one is not None]
+    found = []
+    for state in states:
+        with suppress(UnreadableState):  # one of them must not hide the others
+            found += [one for one in (parse_state(state),) if one is not None]
     return found, ids[-1] if len(ids) == limit else None
 
 
@@ -144,7 +152,7 @@ def _event_entry(entry: bytes, body: Any) -> dict[str, Any]:
             "eventType": event.event_type,
             "timestamp": instant(event.timestamp),
             "correlationId": event.correlation_id,
-            "data": event.data,
+            "data": from_json(to_json(event.data, inf_nan_mode="strings")),
         }
     return shown
 
@@ -155,7 +163,8 @@ def _commit_args(claimed: Claim, before: Production, change: Change, retention: 
     due = after.due_to_ask_at
     effects = {
         "timeline": [
-            references[b"%d" % entry] if isinstance(entry, int) else dump(entry).decode() for entry in change.timeline
+            references[b"%d" % entry] if isinstance(entry, int) else to_json(entry).decode()
+            for entry in change.timeline
         ],
         "replaces": change.replaces_last,
         "bodies": _without_addresses(claimed),
@@ -182,7 +191,7 @@ def _without_addresses(claimed: Claim) -> dict[str, str]:
     """The archived bodies that hold addresses, as they may be kept for good."""
     kept = {}
     for entry, body in zip(claimed.entries, claimed.bodies, strict=True):
-        if entry.startswith(b"e") and (b"sasUrl" in body or b"sig=" in body):
+        if entry.startswith(b"e") and (b"sasUrl" in body or b"sig=" in body or b"\\u" in body):
             kept[entry[1:].split()[0].decode()] = events.without_addresses(body).decode()
     return kept
 

@@ -12,7 +12,7 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import WatchError
 
-from service.core.budget import WINDOW_SECONDS, Answer, Budget, Limits, after_answer, after_taking, wait_seconds
+from service.core.budget import WINDOW_SECONDS, Answer, Budget, Limits, after_answer, after_taking, day, wait_seconds
 from service.store.scripts import PREFIX
 
 _BUDGET = f"{PREFIX}budget"
@@ -59,9 +59,13 @@ def give_back(redis: Redis, token: str) -> None:
     """The request was not made after all."""
 
     def decide(pipeline: Pipeline, budget: Budget, now: float) -> None:
+        taken_at: Any = pipeline.zscore(_RECENT, token)
         pipeline.multi()
+        if taken_at is None:
+            return
         remaining = None if budget.remaining is None else budget.remaining + 1
-        _store(pipeline, replace(budget, remaining=remaining, spent_today=budget.spent_today - 1))
+        spent = budget.spent_today - (day(taken_at) == budget.today)
+        _store(pipeline, replace(budget, remaining=remaining, spent_today=spent))
         pipeline.zrem(_RECENT, token)
         pipeline.zrem(_FLYING, token)
 

@@ -144,7 +144,11 @@ end
 if change.ask then redis.call('ZADD', P..'ask', change.ask, id) else redis.call('ZREM', P..'ask', id) end
 for file, at in pairs(change.downloads) do
   local member = id..':'..file
-  if at then redis.call('ZADD', P..'download', at, member) else redis.call('ZREM', P..'download', member) end
+  if at then redis.call('ZADD', P..'download', at, member)
+  else
+    redis.call('ZREM', P..'download', member)
+    redis.call('DEL', P..'link:'..member)
+  end
   redis.call('HDEL', P..'claims', member)
   redis.call('HDEL', P..'progress', member)
 end

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hmac
 import inspect
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service import log
+from service.core.errors import ReceiverError
 from service.runtime import Runtime
 from service.web import deadletters, health, productions
 from service.web.intake import Intake
@@ -26,6 +28,7 @@ from service.web.webhooks import WebhookEndpoint
 
 _MOST_CONNECTIONS = 4096
 _DRAIN_SECONDS = 8
+_BACKLOG = 2048
 _CODES = {400: "INVALID_REQUEST", 401: "UNAUTHORIZED", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 409: "CONFLICT",
           413: "PAYLOAD_TOO_LARGE", 503: "SERVICE_UNAVAILABLE"}  # fmt: skip
 
@@ -70,12 +73,9 @@ def create(runtime: Runtime) -> Starlette:
 
 
 def serve(runtime: Runtime) -> None:
-    """Listen until SIGTERM; requests that are in flight get their answer."""
-    settings = runtime.settings
-    uvicorn.run(
+    """Listen until SIGTERM; requests that are in flight get their answer. Raises ReceiverError when it can't listen."""
+    config = uvicorn.Config(
         create(runtime),
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -83,6 +83,15 @@ def serve(runtime: Runtime) -> None:
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
+    uvicorn.Server(config).run([_listen(runtime.settings.host, runtime.settings.port)])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ReceiverError(f"can't listen on HOST {host}, PORT {port}: {error.strerror or error}") from None
 
 
 def _guarded(token: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:

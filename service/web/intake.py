@@ -86,7 +86,10 @@ class Intake:
                 self._refuse(late, "Redis is too slow")
                 batch = [one for one in batch if now - one.since <= _LONGEST_WAIT_SECONDS]
             if batch:
-                self._commit(batch)
+                try:
+                    self._commit(batch)
+                except Exception as error:  # noqa: BLE001 - this thread has to outlive every defect
+                    self._refuse(batch, f"unexpected {type(error).__name__}")
 
     def _gather(self) -> tuple[list[_Waiting], bool]:
         batch: list[_Waiting] = []

@@ -18,7 +18,7 @@ from service.core.view import describe
 from service.store import productions
 
 _LARGEST_PAGE = 500
-_MOST_LOOKED_AT = 5000
+_MOST_PAGES_LOOKED_AT = 10
 _LARGEST_BODY_BYTES = 64 * 1024
 
 
@@ -28,17 +28,16 @@ def list_productions(request: Request) -> JSONResponse:
     limit = _limit(query.get("limit", "50"))
     after = _id(query["after"]) if query.get("after") else None
     found: list[dict[str, Any]] = []
-    looked_at = 0
-    while len(found) < limit and looked_at < _MOST_LOOKED_AT:
-        wanted = limit - len(found)
-        page, after = productions.newest(_redis(request), wanted, after)
-        looked_at += wanted
+    for _ in range(_MOST_PAGES_LOOKED_AT):
+        page, after = productions.newest(_redis(request), _LARGEST_PAGE, after)
         found += [
             describe(one)
             for one in page
             if query.get("status") in (None, one.status) and query.get("account") in (None, one.account_id)
         ]
-        if after is None:
+        if len(found) > limit:
+            found, after = found[:limit], found[limit - 1]["productionId"]
+        if after is None or len(found) == limit:
             break
     return JSONResponse({"productions": found, "next": after})
 
@@ -87,7 +86,7 @@ def _id(text: str) -> str:
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _LARGEST_PAGE):
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= _LARGEST_PAGE):
         raise HTTPException(400, f"limit is a number from 1 to {_LARGEST_PAGE}")
     return int(text)
 
