@@ -24,6 +24,8 @@ STATUS_BY_TYPE = {
     "production.published": "Published",
     "production.failed": "Failed",
 }
+# CONTRACT [docs]. What else may stand under `data.status` is [open]: it can be a step's own.
+STATUSES = ("Queued", "Producing", "AwaitingApproval", "Distributing", "Published", "Failed", "Cancelled")
 KNOWN_TYPES = frozenset(STATUS_BY_TYPE) | {DELIVERABLE_READY, TEST}
 _LARGEST_SEQUENCE = 2**53 - 1
 
@@ -74,7 +76,7 @@ class Event(BaseModel):
         if self.event_type not in KNOWN_TYPES:
             return None
         stated = (self.data or {}).get("status")
-        return stated[:100] if isinstance(stated, str) and stated else STATUS_BY_TYPE.get(self.event_type)
+        return stated if stated in STATUSES else STATUS_BY_TYPE.get(self.event_type)
 
 
 def parse(body: bytes) -> Event:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from service.core import retry
 from service.core.deliverables import Deliverable, Listed, read_list, wanted
-from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, Event, parse_instant
+from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, STATUSES, Event, parse_instant
 from service.core.observations import (
     MANIFEST,
     AskFailed,
@@ -32,7 +32,7 @@ from service.core.redaction import redact
 from service.core.schedule import Intervals, needs_list, next_list_at, next_status_at
 
 # CONTRACT [docs]: the states in the order of a life, with those that are final and [seed] those that have files.
-LIFE = ("Queued", "Producing", "AwaitingApproval", "Distributing", "Published", "Failed", "Cancelled")
+LIFE = STATUSES
 TERMINAL = frozenset({"Published", "Failed", "Cancelled"})
 WITH_FILES = frozenset({"AwaitingApproval", "Distributing", "Published"})
 Source = Literal["webhook", "poll"]
@@ -75,8 +75,9 @@ class Production:
     deliverables: tuple[Deliverable, ...] = ()
     folder: str | None = None
     list_wanted: bool = False
-    ready_sequence: int = -1
-    listed_sequence: int | None = None
+    ready_sequence: int = -1  # the newest event that told of a list without bringing it whole
+    listed_by_event: bool = False
+    listed_sequence: int | None = None  # what JARAI's last answer with a list knew of
     last_listed_at: datetime | None = None
     list_attempts: int = 0
     list_refused: str | None = None
@@ -278,7 +279,7 @@ class _Step:
             self._list(listed, received_at)
         if event.event_type == DELIVERABLE_READY:
             if listed and not event.truncated:
-                self._set(listed_sequence=max(p.listed_sequence or 0, event.sequence_number), list_refused=None)
+                self._set(listed_by_event=True, list_refused=None)
             else:  # its list has to be asked for, by a question that knows of it
                 self._set(ready_sequence=max(p.ready_sequence, event.sequence_number), list_refused=None)
         if event.event_type not in KNOWN_TYPES:  # CONTRACT: answered by asking for the status
@@ -328,7 +329,7 @@ class _Step:
             ask_failures=0,
         )
         self._look_for_holes(answer.at)
-        older = p.polled_as_of is not None and answer.as_of < p.polled_as_of
+        older = answer.at < (p.last_asked_at or answer.at)  # asked before one that has been taken in
         overtaken = answer.status not in TERMINAL and (older or p.status_sequence > answer.knew_sequence)
         news = answer.status != p.status and not p.terminal and not overtaken
         self._poll_entry(answer, news)

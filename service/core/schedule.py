@@ -70,8 +70,9 @@ def needs_list(production: Production) -> bool:
         return True
     if not production.has_files:
         return False
-    listed = production.listed_sequence
-    return listed is None or any(last > listed for _, last in production.missing)
+    listed = -1 if production.listed_sequence is None else production.listed_sequence
+    unlisted = production.listed_sequence is None and not production.listed_by_event
+    return unlisted or any(last > listed for _, last in production.missing)
 
 
 def _asks_list_now(production: Production) -> bool:

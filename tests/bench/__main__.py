@@ -105,7 +105,7 @@ def backlog(redis: Redis) -> Iterator[tuple[str, float, float]]:
 
 
 def download(redis: Redis, folder: Path) -> Iterator[tuple[str, float, float]]:
-    """MiB a second with SHA-256, fsync and rename, against reading the same file into nothing."""
+    """MiB a second with SHA-256, MD5, fsync and rename, against reading the same file and writing it, no more."""
     plan = DeliverablePlan(type="Video", bytes=FILE_BYTES)  # type: ignore[call-arg]
     settings = SimulatorSettings(seed=1, steps=0, phase_seconds=0, deliverables=(plan,))
     here = load(
@@ -122,7 +122,7 @@ def download(redis: Redis, folder: Path) -> Iterator[tuple[str, float, float]]:
             inbox.observe(redis, target, DeliverablesAnswered(productions.now(redis), round_number, listed))
             advance.drain(redis, Intervals(), DAY)
             mine = _per_second(lambda: Downloader(redis, here).drain(), FILE_BYTES >> 20)
-            reference = _per_second(lambda: _read(pool, listed[0].url), FILE_BYTES >> 20)
+            reference = _per_second(lambda: _read(pool, listed[0].url, folder / "reference"), FILE_BYTES >> 20)
             yield "download, MiB/s", mine, reference
 
 
@@ -131,10 +131,11 @@ def _listed(pool: urllib3.PoolManager, api_url: str, identity: str, key: str) ->
     return Response(200, {}, answer.data) if answer.status == 200 else None
 
 
-def _read(pool: urllib3.PoolManager, url: str) -> None:
+def _read(pool: urllib3.PoolManager, url: str, target: Path) -> None:
     answer = pool.request("GET", url, preload_content=False)
-    while answer.read(1024 * 1024):
-        pass
+    with open(target, "wb", buffering=0) as handle:
+        while chunk := answer.read(1024 * 1024):
+            handle.write(chunk)
     answer.release_conn()
 
 

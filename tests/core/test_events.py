@@ -165,6 +165,8 @@ def test_a_damaged_event_is_an_event_or_malformed(data: st.DataObject) -> None:
         ("production.step.complete", {"status": "AwaitingApproval"}, "AwaitingApproval"),
         ("production.step.complete", {"status": 7}, "Producing"),
         ("production.step.complete", {"status": ""}, "Producing"),
+        ("production.step.complete", {"status": "Complete"}, "Producing"),
+        ("production.published", {"status": "Succeeded"}, "Published"),
         ("production.published", {}, "Published"),
         ("production.failed", {"errorCode": "PRODUCTION_EXPIRED"}, "Failed"),
         ("deliverable.ready", {}, None),

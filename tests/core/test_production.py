@@ -105,7 +105,7 @@ def test_an_event_that_the_poll_already_knew_of_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("polled", "told", "wins"),
     [("Queued", "Producing", "Producing"), ("Distributing", "Producing", "Distributing"),
-     ("Invented", "Producing", "Invented"), ("Queued", "Invented", "Invented")],
+     ("Invented", "Producing", "Invented"), ("Queued", "Invented", "Producing")],
 )  # fmt: skip
 def test_within_the_second_of_a_poll_the_status_further_in_a_life_is_the_newer_one(
     polled: str, told: str, wins: str
