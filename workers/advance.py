@@ -10,7 +10,8 @@ from redis.exceptions import RedisError
 
 from service import jobs, log, runtime
 from service.core import retry
-from service.core.production import Change, Production, advance
+from service.core.advance import advance
+from service.core.production import Change, Production
 from service.core.schedule import Intervals
 from service.store import productions
 from service.store.deadletters import letter_id

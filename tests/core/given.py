@@ -10,10 +10,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from service.core import events
+from service.core.advance import advance
 from service.core.deliverables import Listed, read_list
 from service.core.observations import DeliverablesAnswered, EventArrived, Observation, StatusAnswered
 from service.core.partner_api import Response
-from service.core.production import Change, Production, advance
+from service.core.production import Change, Production
 from service.core.schedule import Intervals
 
 PRODUCTION_ID = "3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11"

@@ -14,8 +14,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.core.advance import advance
 from service.core.observations import EventArrived, Observation, StatusAnswered
-from service.core.production import LIFE, TERMINAL, Production, advance, from_json, to_json
+from service.core.production import LIFE, TERMINAL, Production, from_json, to_json
 from tests.core.given import INTERVALS, NEW, answered, arrived, at, item, ready
 
 

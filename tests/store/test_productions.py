@@ -9,8 +9,9 @@ from datetime import timedelta
 
 from redis import Redis
 
+from service.core.advance import advance
 from service.core.observations import MANIFEST, DownloadStored, ManifestWritten, OperatorAsked
-from service.core.production import Change, Production, advance
+from service.core.production import Change, Production
 from service.core.schedule import Intervals
 from service.store import deadletters, inbox, productions
 from service.store.productions import Claim

@@ -1,0 +1,441 @@
+"""`advance`: the only thing that moves a production forward.
+
+JARAI is the authority, so no transition is illegal: newer evidence wins and a terminal status stays. What is newer is
+told by JARAI's own sequence numbers and clock, never by ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from service.core import retry
+from service.core.deliverables import Deliverable, Listed, read_list, wanted
+from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, Event, parse_instant
+from service.core.observations import (
+    MANIFEST,
+    AskFailed,
+    DeliverablesAnswered,
+    DownloadFailed,
+    DownloadStored,
+    EventArrived,
+    ManifestWritten,
+    Observation,
+    OperatorAsked,
+    StatusAnswered,
+)
+from service.core.production import LIFE, TERMINAL, WITH_FILES, Change, DeadLetter, Fact, Link, Production, Source
+from service.core.redaction import redact
+from service.core.schedule import Intervals, next_list_at, next_status_at
+
+_MOST_HOLES = 100
+
+
+def advance(before: Production, observations: Iterable[Observation], now: datetime, intervals: Intervals) -> Change:
+    """Take in what was observed, in the order of its arrival. Total: no observation makes it raise.
+
+    Taking in the same event, answer or result twice changes nothing the second time.
+    """
+    step = _Step(before)
+    for observation in observations:
+        step.take_in(observation, now)
+    return step.close(now, intervals)
+
+
+@dataclass(slots=True)
+class _Step:
+    """One call of `advance`, while it is being put together."""
+
+    p: Production
+    timeline: list[Mapping[str, Any] | int] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    replaces_last: bool = False
+
+    def take_in(self, observation: Observation, now: datetime) -> None:
+        match observation:
+            case EventArrived():
+                self._event(observation.event, observation.received_at)
+            case StatusAnswered():
+                self._status_answer(observation)
+            case DeliverablesAnswered():
+                self._list_answer(observation)
+            case AskFailed():
+                self._ask_failed(observation)
+            case DownloadStored():
+                self._stored(observation)
+            case DownloadFailed():
+                self._download_failed(observation, now)
+            case ManifestWritten():
+                self._set(manifest_written=max(self.p.manifest_written, observation.revision), manifest_at=None)
+            case _:
+                self._operator(observation)
+
+    def close(self, now: datetime, intervals: Intervals) -> Change:
+        self._plan_downloads(now)
+        self._plan_manifest(now)
+        self._set(
+            status_at=next_status_at(self.p, now, intervals),
+            list_at=next_list_at(self.p, now, intervals),
+        )
+        settled = self.p.complete and self.p.manifest_written == self.p.manifest_revision
+        if settled and not self.p.settled:
+            self._say(
+                "production.settled",
+                at=now,
+                status=self.p.status,
+                files=len(self.p.deliverables),
+                bytes=sum(one.bytes or 0 for one in self.p.deliverables),
+            )
+        self._set(settled=settled, version=self.p.version + 1)
+        return Change(
+            production=self.p,
+            timeline=tuple(self.timeline),
+            replaces_last=self.replaces_last,
+            links=tuple(self.links),
+            facts=tuple(self.facts),
+            dead_letters=tuple(self.dead_letters),
+        )
+
+    # --- what JARAI says -------------------------------------------------------------------------------------
+
+    def _event(self, event: Event, received_at: datetime) -> None:
+        p = self.p
+        self._set(
+            account_id=p.account_id or str(event.account_id),
+            last_event_at=max(p.last_event_at or received_at, received_at),
+            refused=None,
+        )
+        self._record(event.sequence_number)
+        self._count(event.sequence_number, received_at)
+        self._event_status(event, received_at)
+        if event.event_type == "production.queued":
+            self._set(expires_at=_instant(event.data, "expiresAt"))
+        listed = read_list(event.data, event.timestamp)
+        if listed:
+            self._list(listed, received_at)
+        if event.event_type == DELIVERABLE_READY:
+            if listed and not event.truncated:
+                self._set(listed_by_event=True, list_refused=None)
+            else:  # its list has to be asked for, by a question that knows of it
+                self._set(ready_sequence=max(p.ready_sequence, event.sequence_number), list_refused=None)
+        if event.event_type not in KNOWN_TYPES:  # CONTRACT: answered by asking for the status
+            self._set(unknown_sequence=max(p.unknown_sequence, event.sequence_number))
+
+    def _count(self, number: int, at: datetime) -> None:
+        """Keep account of the sequence numbers that have not been seen: CONTRACT [docs] they count without holes."""
+        p = self.p
+        missing = p.missing
+        if number > p.sequence:
+            first = p.sequence + 1 if p.sequence >= 0 else 1  # numbering starts at 0 or 1 [open]
+            if number > first:
+                missing = (*missing, (first, number - 1))[-_MOST_HOLES:]
+        else:
+            missing = tuple(_without(missing, number))
+        self._set(sequence=max(p.sequence, number), missing=missing)
+        self._look_for_holes(at)
+
+    def _look_for_holes(self, at: datetime) -> None:
+        hole = any(last > self.p.excused_sequence for _, last in self.p.missing)
+        self._set(hole_at=(self.p.hole_at or at) if hole else None)
+
+    def _event_status(self, event: Event, at: datetime) -> None:
+        p = self.p
+        if event.status is None or p.terminal:
+            return
+        if event.status not in TERMINAL:
+            if event.sequence_number <= p.status_sequence:
+                return
+            if p.polled_as_of is not None and _told_by_then(event, p.polled_as_of, p.status):
+                return
+        self._become(event.status, "webhook", at, sequence=event.sequence_number, event=event)
+        self._set(status_sequence=max(event.sequence_number, self.p.status_sequence), polled_as_of=None)
+        if event.status == "Failed":
+            data = event.data or {}
+            self._set(error_code=_safe(data.get("errorCode")), error_message=_safe(data.get("errorMessage")))
+
+    def _status_answer(self, answer: StatusAnswered) -> None:
+        p = self.p
+        self._set(
+            account_id=p.account_id or answer.account_id,
+            sandbox=p.sandbox or answer.sandbox,
+            last_asked_at=max(p.last_asked_at or answer.at, answer.at),
+            excused_sequence=max(p.excused_sequence, answer.knew_sequence),
+            refresh_wanted=False,
+            refused=None,
+            ask_failures=0,
+        )
+        self._look_for_holes(answer.at)
+        older = answer.at < (p.last_asked_at or answer.at)  # asked before one that has been taken in
+        overtaken = answer.status not in TERMINAL and (older or p.status_sequence > answer.knew_sequence)
+        news = answer.status != p.status and not p.terminal and not overtaken
+        self._poll_entry(answer, news)
+        if overtaken or (p.terminal and (answer.status != p.status or p.error_code or p.error_message)):
+            return
+        self._become(answer.status, "poll", answer.at, correlation_id=answer.correlation_id)
+        self._set(
+            status_sequence=max(p.status_sequence, answer.knew_sequence),
+            polled_as_of=answer.as_of,
+            expires_at=answer.expires_at or p.expires_at,
+            error_code=_safe(answer.error_code),
+            error_message=_safe(answer.error_message),
+        )
+
+    def _poll_entry(self, answer: StatusAnswered, news: bool) -> None:
+        """Polls in a row that told nothing new share one timeline entry that counts them."""
+        quiet = 0 if news else self.p.quiet_polls + 1
+        if quiet > 1 and self.timeline:
+            self.timeline.pop()
+        elif quiet > 1:
+            self.replaces_last = True
+        times = {"times": quiet} if quiet > 1 else {}
+        self._record({"at": answer.at, "kind": "poll", "status": answer.status, **times})
+        self._set(quiet_polls=quiet)
+
+    def _become(self, status: str, source: Source, at: datetime, **fields: Any) -> None:
+        before = self.p.status
+        event = fields.pop("event", None)
+        self._set(status=status, source=source)
+        if status == before:
+            return
+        self._set(updated_at=at)
+        if status in WITH_FILES:  # what was refused before may be granted now
+            self._set(list_refused=None, list_attempts=0)
+        if self.p.manifest_revision:
+            self._set(manifest_revision=self.p.manifest_revision + 1)
+        self._record({"at": at, "kind": "status", "from": before, "to": status, "source": source})
+        if event is not None:
+            fields = {"event_id": str(event.event_id), "event_type": event.event_type,
+                      "sequence_number": event.sequence_number, "correlation_id": event.correlation_id}  # fmt: skip
+        self._fact("production.status_changed", from_status=before, to_status=status, source=source, **fields)
+        if source == "poll":
+            self._fact("poll.recovered", from_status=before, to_status=status, **fields)
+
+    def _list_answer(self, answer: DeliverablesAnswered) -> None:
+        self._set(
+            listed_sequence=max(self.p.listed_sequence or 0, answer.knew_sequence),
+            last_listed_at=answer.at,
+            list_wanted=False,
+            list_refused=None,
+        )
+        self._list(answer.listed, answer.at)
+        self._record({"at": answer.at, "kind": "deliverables", "listed": len(answer.listed)})
+        self._fact("deliverables.listed", listed=len(answer.listed), correlation_id=answer.correlation_id)
+        empty = not self.p.deliverables
+        self._set(list_attempts=self.p.list_attempts + 1 if empty or self.p.lacks_address else 0)
+        if empty and (not self.p.terminal or self.p.list_attempts < retry.MOST_EMPTY_LISTS):
+            self._set(list_wanted=True)  # the files may not be listed yet
+        if self.p.list_attempts >= retry.MOST_LIST_ATTEMPTS:
+            self._give_up_unlisted("JARAI no longer lists it")
+
+    def _list(self, listed: Sequence[Listed], at: datetime) -> None:
+        """Take in addresses; a deliverable that is stored, or that disappears from the list, stays as it is."""
+        known = {one.key: one for one in self.p.deliverables}
+        for item in listed:
+            deliverable = known.get(item.key) or wanted(item)
+            if item.key not in known:
+                self._record({"at": at, "kind": "listed", "id": item.id, "type": item.type})
+            fresher = deliverable.link_expires_at is None or item.link_expires_at >= deliverable.link_expires_at
+            if deliverable.state == "wanted" and fresher:
+                self.links.append(Link(item.key, item.url, item.link_expires_at))
+                deliverable = replace(
+                    deliverable,
+                    link_expires_at=item.link_expires_at,
+                    bytes=item.bytes,
+                    md5=item.md5,
+                    sha256=item.sha256,
+                )
+            known[item.key] = deliverable
+        folder = self.p.folder or f"{self.p.account_id or 'unknown-account'}/{self.p.production_id}"
+        self._set(deliverables=tuple(known.values()), folder=folder if known else self.p.folder)
+
+    def _ask_failed(self, failure: AskFailed) -> None:
+        p = self.p
+        self._record(
+            {
+                "at": failure.at,
+                "kind": "ask_failed",
+                "question": failure.question,
+                "code": failure.code,
+                "message": failure.message,
+            }
+        )
+        if not failure.final:
+            if failure.question == "status":
+                self._set(ask_failures=p.ask_failures + 1, last_failed_at=failure.at)
+            else:
+                self._set(list_attempts=p.list_attempts + 1, last_listed_at=failure.at)
+            return
+        if failure.question == "status":
+            self._set(refused=failure.message, refresh_wanted=False)
+            self._bury("status", f"JARAI refuses to tell the status: {failure.message}", code=failure.code)
+        elif p.terminal or p.list_attempts + 1 >= retry.MOST_LIST_ATTEMPTS:
+            self._set(list_refused=failure.message, list_wanted=False)
+            self._give_up_unlisted(f"JARAI refuses to list it: {failure.message}")
+            if p.status == "Published":
+                self._bury("list", f"JARAI refuses to list the deliverables: {failure.message}", code=failure.code)
+        else:  # the status may not be what it was: ask for it, and for the list again later
+            self._set(refresh_wanted=True, list_attempts=p.list_attempts + 1, last_listed_at=failure.at)
+
+    # --- what our own hands report ---------------------------------------------------------------------------
+
+    def _stored(self, result: DownloadStored) -> None:
+        deliverable = self._find(result.key)
+        if deliverable is None or deliverable.state == "stored":
+            return
+        self._put(
+            replace(
+                deliverable,
+                state="stored",
+                bytes=result.bytes,
+                sha256=result.sha256,
+                stored_at=result.at,
+                link_expires_at=None,
+                next_at=None,
+                error=None,
+            )
+        )
+        self._set(manifest_revision=self.p.manifest_revision + 1)
+        self._say(
+            "deliverable.stored",
+            at=result.at,
+            deliverable_id=deliverable.id,
+            type=deliverable.type,
+            file=deliverable.file,
+            bytes=result.bytes,
+            sha256=result.sha256,
+            seconds=round(result.seconds, 3),
+        )
+
+    def _download_failed(self, result: DownloadFailed, now: datetime) -> None:
+        if result.key == MANIFEST:
+            self._fact("manifest.failed", failure=result.failure, error=result.message)
+            pause = retry.after_download_failure("storage", 0, MANIFEST)
+            self._set(manifest_at=now + (pause or timedelta(0)))
+            return
+        deliverable = self._find(result.key)
+        if deliverable is None or deliverable.state != "wanted":
+            return
+        counted = result.failure not in ("storage", "stopped")
+        fresh_start = result.progressed and result.failure in ("transfer", "expired")
+        attempts = 1 if fresh_start else deliverable.attempts + counted
+        pause = retry.after_download_failure(result.failure, attempts, f"{self.p.production_id}{result.key}")
+        deliverable = replace(deliverable, attempts=attempts, error=result.message)
+        fields = {"deliverable_id": deliverable.id, "type": deliverable.type, "failure": result.failure}
+        if pause is None:
+            self._put(replace(deliverable, state="failed", next_at=None, link_expires_at=None))
+            self._bury(result.key, f"{deliverable.type}: {result.message}", **fields)
+            return
+        if result.failure == "expired":
+            deliverable = replace(deliverable, link_expires_at=None, next_at=None)
+            self._set(list_attempts=max(self.p.list_attempts, attempts - 1), list_refused=None)
+        else:
+            deliverable = replace(deliverable, next_at=now + pause)
+        self._put(deliverable)
+        if result.failure == "stopped":
+            return
+        self._say(
+            "deliverable.retrying",
+            at=result.at,
+            **fields,
+            error=result.message,
+            attempts=attempts,
+            next_at=deliverable.next_at,
+        )
+
+    def _operator(self, asked: OperatorAsked) -> None:
+        self._record({"at": asked.at, "kind": "operator", "wish": asked.wish})
+        self._set(account_id=self.p.account_id or asked.account_id, refused=None, ask_failures=0)
+        if asked.wish == "refresh":
+            self._set(refresh_wanted=True)
+        if asked.wish != "retry":
+            return
+        self._set(list_attempts=0, list_refused=None)
+        for one in self.p.deliverables:
+            if one.state == "failed" and asked.key in ("", one.key):
+                self._put(replace(one, state="wanted", attempts=0, link_expires_at=None, next_at=None, error=None))
+
+    # --- what has to be done next ----------------------------------------------------------------------------
+
+    def _plan_downloads(self, now: datetime) -> None:
+        for one in self.p.deliverables:
+            if one.state == "wanted" and one.link_expires_at is not None and one.next_at is None:
+                self._put(replace(one, next_at=now))
+
+    def _plan_manifest(self, now: datetime) -> None:
+        """The manifest is due when it lags behind; while files are on their way each change waits for none."""
+        if self.p.manifest_written < self.p.manifest_revision and self.p.manifest_at is None:
+            self._set(manifest_at=now)
+
+    # --- small things ----------------------------------------------------------------------------------------
+
+    def _record(self, entry: Mapping[str, Any] | int) -> None:
+        self.timeline.append(entry)
+        self._set(quiet_polls=0)
+
+    def _set(self, **fields: Any) -> None:
+        self.p = replace(self.p, **fields)
+
+    def _find(self, key: str) -> Deliverable | None:
+        return next((one for one in self.p.deliverables if one.key == key), None)
+
+    def _put(self, deliverable: Deliverable) -> None:
+        self._set(deliverables=tuple(deliverable if one.key == deliverable.key else one for one in self.p.deliverables))
+
+    def _fact(self, name: str, **fields: Any) -> None:
+        self.facts.append(Fact(name, {key: value for key, value in fields.items() if value is not None}))
+
+    def _say(self, name: str, at: datetime, **fields: Any) -> None:
+        """Both in the log and in the timeline."""
+        self._fact(name, **fields)
+        self._record({"at": at, "kind": name, **fields})
+
+    def _bury(self, key: str, reason: str, **fields: Any) -> None:
+        self.dead_letters.append(DeadLetter(key, reason, fields))
+
+    def _give_up_unlisted(self, reason: str) -> None:
+        for one in self.p.deliverables:
+            if one.state == "wanted" and one.link_expires_at is None:
+                self._put(replace(one, state="failed", next_at=None, error=reason))
+                self._bury(one.key, f"{one.type}: {reason}", deliverable_id=one.id, type=one.type)
+        self._set(list_attempts=0)
+
+
+def _told_by_then(event: Event, as_of: datetime, polled_status: str | None) -> bool:
+    """Whether a poll's answer already knew what the event says.
+
+    JARAI's `Date` is cut to the second; within that second the status that is further in a life is the newer one.
+    """
+    if event.timestamp - as_of >= timedelta(seconds=1):
+        return False
+    return event.timestamp < as_of or _rank(event.status) <= _rank(polled_status)
+
+
+def _rank(status: str | None) -> int:
+    return LIFE.index(status) if status in LIFE else len(LIFE)
+
+
+def _without(ranges: Iterable[tuple[int, int]], number: int) -> Iterable[tuple[int, int]]:
+    for first, last in ranges:
+        if not first <= number <= last:
+            yield first, last
+            continue
+        if first < number:
+            yield first, number - 1
+        if number < last:
+            yield number + 1, last
+
+
+def _safe(text: object) -> str | None:
+    """What JARAI says of an error, as it may be kept and shown."""
+    return redact(text[:2000]) if isinstance(text, str) else None
+
+
+def _instant(data: Mapping[str, Any] | None, name: str) -> datetime | None:
+    try:
+        return parse_instant((data or {}).get(name))
+    except ValueError:
+        return None
