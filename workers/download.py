@@ -118,7 +118,9 @@ class Downloader:
 
     def _failure(self, claim: DownloadClaim, kind: Failure, error: Exception, progress: _Progress) -> DownloadFailed:
         at = productions.now(self._redis)
-        return DownloadFailed(at, claim.key, kind, str(error), progressed=progress.progressed)
+        tried = _deliverable(claim)
+        link = tried.link_expires_at if tried is not None else None
+        return DownloadFailed(at, claim.key, kind, str(error), progress.progressed, link)
 
     def _write_manifest(self, claim: DownloadClaim, storage: LocalStorage) -> ManifestWritten:
         production = claim.production
@@ -127,7 +129,7 @@ class Downloader:
         return ManifestWritten(productions.now(self._redis), production.manifest_revision)
 
     def _fetch(self, claim: DownloadClaim, storage: LocalStorage, progress: _Progress) -> DownloadStored | None:
-        deliverable = next((one for one in claim.production.deliverables if one.key == claim.key), None)
+        deliverable = _deliverable(claim)
         if deliverable is None or deliverable.state != "wanted":
             due.drop_download(self._redis, claim)
             return None
@@ -166,6 +168,10 @@ class Downloader:
         if problem is None and Downloader._storage_down:
             self._log("storage.available")
         Downloader._storage_down = problem is not None
+
+
+def _deliverable(claim: DownloadClaim) -> Deliverable | None:
+    return next((one for one in claim.production.deliverables if one.key == claim.key), None)
 
 
 class _Progress:

@@ -151,7 +151,7 @@ class _Step:
                 return
             if p.polled_as_of is not None and _told_by_then(event, p.polled_as_of, p.status):
                 return
-        self._become(event.status, "webhook", at, sequence=event.sequence_number, event=event)
+        self._become(event.status, "webhook", at, event)
         self._set(status_sequence=max(event.sequence_number, self.p.status_sequence), polled_as_of=None)
         if event.status == "Failed":
             data = event.data or {}
@@ -175,7 +175,7 @@ class _Step:
         self._poll_entry(answer, news)
         if overtaken or (p.terminal and (answer.status != p.status or p.error_code or p.error_message)):
             return
-        self._become(answer.status, "poll", answer.at, correlation_id=answer.correlation_id)
+        self._become(answer.status, "poll", answer.at, answer)
         self._set(
             status_sequence=max(p.status_sequence, answer.knew_sequence),
             polled_as_of=answer.as_of,
@@ -195,9 +195,8 @@ class _Step:
         self._record({"at": answer.at, "kind": "poll", "status": answer.status, **times})
         self._set(quiet_polls=quiet)
 
-    def _become(self, status: str, source: Source, at: datetime, **fields: Any) -> None:
+    def _become(self, status: str, source: Source, at: datetime, told_by: Event | StatusAnswered) -> None:
         before = self.p.status
-        event = fields.pop("event", None)
         self._set(status=status, source=source)
         if status == before:
             return
@@ -207,9 +206,13 @@ class _Step:
         if self.p.manifest_revision:
             self._set(manifest_revision=self.p.manifest_revision + 1)
         self._record({"at": at, "kind": "status", "from": before, "to": status, "source": source})
-        if event is not None:
-            fields = {"event_id": str(event.event_id), "event_type": event.event_type,
-                      "sequence_number": event.sequence_number, "correlation_id": event.correlation_id}  # fmt: skip
+        fields: dict[str, Any] = {"correlation_id": told_by.correlation_id}
+        if isinstance(told_by, Event):
+            fields |= {
+                "event_id": str(told_by.event_id),
+                "event_type": told_by.event_type,
+                "sequence_number": told_by.sequence_number,
+            }
         self._fact("production.status_changed", from_status=before, to_status=status, source=source, **fields)
         if source == "poll":
             self._fact("poll.recovered", from_status=before, to_status=status, **fields)
@@ -329,7 +332,9 @@ class _Step:
             self._put(replace(deliverable, state="failed", next_at=None, link_expires_at=None))
             self._bury(result.key, f"{deliverable.type}: {result.message}", **fields)
             return
-        if result.failure == "expired":
+        # Another file's failure may have brought fresh addresses while this one was being tried.
+        refreshed = result.link_expires_at not in (None, deliverable.link_expires_at)
+        if result.failure == "expired" and not refreshed:
             deliverable = replace(deliverable, link_expires_at=None, next_at=None)
             self._set(list_attempts=max(self.p.list_attempts, attempts - 1), list_refused=None)
         else:

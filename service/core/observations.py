@@ -84,13 +84,17 @@ class DownloadStored:
 
 @dataclass(frozen=True, slots=True)
 class DownloadFailed:
-    """An attempt at a file (or at the manifest) ended without it. `progressed`: bytes were gained all the same."""
+    """An attempt at a file (or at the manifest) ended without it. `progressed`: bytes were gained all the same.
+
+    `link_expires_at` is that of the address that was tried, and tells it from a fresher one.
+    """
 
     at: datetime
     key: str
     failure: Failure
     message: str
     progressed: bool = False
+    link_expires_at: datetime | None = None
     kind: Literal["download_failed"] = "download_failed"
 
 

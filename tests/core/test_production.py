@@ -432,6 +432,14 @@ def test_a_production_that_is_published_after_its_list_was_refused_never_stalls_
     assert told.production.list_at is not None or told.dead_letters
 
 
+def test_an_address_that_was_refreshed_meanwhile_costs_no_second_list() -> None:
+    tried = file(LISTED).link_expires_at
+    refreshed = after(listing(item(signature="fresh"), seconds=3000), before=LISTED, seconds=3000)
+    known = after(failed("expired", 3001, link_expires_at=tried), before=refreshed, seconds=3001)
+    assert known.list_at is None
+    assert file(known).next_at is not None
+
+
 def test_an_expired_address_brings_a_fresh_list() -> None:
     expired = after(failed("expired", 50), before=LISTED, seconds=50)
     assert (file(expired).link_expires_at, file(expired).next_at) == (None, None)
