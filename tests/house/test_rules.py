@@ -12,6 +12,7 @@ from typing import get_args
 
 import pytest
 
+from service.core.production import FACTS
 from service.jobs import JOBS, QUEUES, QueueName
 from service.log import CATALOGUE
 from service.store.inbox import Verdict
@@ -124,3 +125,9 @@ def test_every_event_has_a_level_a_meaning_and_a_name_in_the_past(name: str) -> 
     assert CATALOGUE[name].level in ("debug", "info", "warning", "error")
     assert CATALOGUE[name].meaning.endswith(".")
     assert CATALOGUE[name].level in ("warning", "error") or not CATALOGUE[name].alert
+
+
+def test_the_metrics_name_every_fact_that_advance_can_tell() -> None:
+    advance = (ROOT / "service/core/advance.py").read_text()
+    told = set(re.findall(r'_(?:fact|say)\(\s*"([^"]+)"', advance))
+    assert set(FACTS) == told | {"deadletter.added"}
