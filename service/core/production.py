@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from service.core.deliverables import Deliverable
 from service.core.events import STATUSES
 from service.core.observations import MANIFEST
-from service.core.schedule import needs_list
 
 # CONTRACT [docs]: the states in the order of a life, with those that are final and [seed] those that have files.
 LIFE = STATUSES
@@ -88,10 +87,27 @@ class Production:
         return any(one.state == "wanted" and one.link_expires_at is None for one in self.deliverables)
 
     @property
+    def asks_list_now(self) -> bool:
+        """Whether an address is missing, or an event said that there is a list without bringing it whole."""
+        listed = -1 if self.listed_sequence is None else self.listed_sequence
+        return self.list_wanted or self.lacks_address or self.ready_sequence > listed
+
+    @property
+    def needs_list(self) -> bool:
+        """Whether the list is missing, lacks an address, or may have changed in an event that was lost."""
+        if self.asks_list_now:
+            return True
+        if not self.has_files:
+            return False
+        listed = -1 if self.listed_sequence is None else self.listed_sequence
+        unlisted = self.listed_sequence is None and not self.listed_by_event
+        return unlisted or any(last > listed for _, last in self.missing)
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is left to do but to write it down: final, listed, and every file stored."""
         refused = self.list_refused is not None and self.status != "Published"
-        if not self.terminal or (needs_list(self) and not refused):
+        if not self.terminal or (self.needs_list and not refused):
             return False
         return all(one.state == "stored" for one in self.deliverables)
 

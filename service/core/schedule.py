@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
+from service.core.production import Production
 from service.core.retry import after_failed_ask
-
-if TYPE_CHECKING:
-    from service.core.production import Production
 
 _REORDER_GRACE = timedelta(seconds=5)
 
@@ -53,32 +50,15 @@ def next_status_at(production: Production, now: datetime, intervals: Intervals) 
 
 def next_list_at(production: Production, now: datetime, intervals: Intervals) -> datetime | None:
     """When to ask for the list of deliverables, or None while every file is stored or has its address."""
-    if production.list_refused is not None or not needs_list(production):
+    if production.list_refused is not None or not production.needs_list:
         return None
     at = now
-    if not _asks_list_now(production) and production.source == "webhook":
+    if not production.asks_list_now and production.source == "webhook":
         # The event that brings the list may be on its way: events overtake each other.
         at = (production.last_event_at or now) + min(_REORDER_GRACE, intervals.waiting)
     if production.list_attempts and production.last_listed_at is not None:
         at = max(at, production.last_listed_at + after_failed_ask(production.list_attempts, production.production_id))
     return at
-
-
-def needs_list(production: Production) -> bool:
-    """Whether the list of deliverables is missing, lacks an address, or may have changed in an event that was lost."""
-    if _asks_list_now(production):
-        return True
-    if not production.has_files:
-        return False
-    listed = -1 if production.listed_sequence is None else production.listed_sequence
-    unlisted = production.listed_sequence is None and not production.listed_by_event
-    return unlisted or any(last > listed for _, last in production.missing)
-
-
-def _asks_list_now(production: Production) -> bool:
-    """An address is missing, or an event said that there is a list without bringing it whole."""
-    listed = -1 if production.listed_sequence is None else production.listed_sequence
-    return production.list_wanted or production.lacks_address or production.ready_sequence > listed
 
 
 def _not_before_backoff(production: Production, at: datetime) -> datetime:

@@ -33,6 +33,7 @@ class _Waiting:
     arrival: Arrival
     future: asyncio.Future[Kept]
     since: float = field(default_factory=monotonic)
+    answered: bool = False
 
 
 class Intake:
@@ -153,6 +154,9 @@ class Intake:
 
         def answer() -> None:
             for waiting, result in zip(batch, results, strict=True):
+                if waiting.answered:
+                    continue
+                waiting.answered = True
                 self._held_bytes -= len(waiting.arrival.body)
                 if waiting.future.done():  # the sender has gone
                     continue

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.core.deliverables import wanted
-from service.core.schedule import Intervals, needs_list, next_list_at, next_status_at
+from service.core.schedule import Intervals, next_list_at, next_status_at
 from tests.core.given import NEW, START, at, one
 
 INTERVALS = Intervals(
@@ -107,7 +107,7 @@ def test_answers_that_are_no_use_put_the_next_question_off(known: dict[str, Any]
     ],
 )
 def test_a_list_is_needed_where_files_may_be_unknown_or_lack_an_address(known: dict[str, Any], needed: bool) -> None:
-    assert needs_list(replace(NEW, **known)) is needed
+    assert replace(NEW, **known).needs_list is needed
 
 
 @pytest.mark.parametrize(
