@@ -111,7 +111,8 @@ def _jarai(runtime: Runtime, redis_answers: bool) -> Iterator[Line]:
             )
         accounts = partner_api.read_accounts(response)
     except JaraiError as error:
-        yield Line("api key", "broken", f"{error} (correlation id {error.correlation_id})")
+        reference = f" (correlation id {error.correlation_id})" if error.correlation_id else ""
+        yield Line("api key", "broken", f"{error}{reference}")
         return
     yield Line("api key", "ok", f"accepted by {settings.jarai_api_url}, {accounts} account(s)")
     yield from _clock(response)
