@@ -35,7 +35,10 @@ class _Group(click.Group):
         except ReceiverError as error:
             raise click.ClickException(str(error)) from None
         except RedisError as error:
-            raise click.ClickException(f"Redis does not answer at {_redis_place()}: {type(error).__name__}.") from None
+            raise click.ClickException(
+                f"Redis does not answer at {_redis_place()} ({type(error).__name__}): start it, set REDIS_URL, "
+                "or run this in the folder where `up` runs."
+            ) from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -152,7 +155,9 @@ def list_productions(status: str | None, limit: int, as_json: bool) -> None:
             )
             for one in rows
         ],
-        "no productions yet: they appear with their first webhook, or with `productions track ID`",
+        f"no productions in status {status}"
+        if status
+        else "no productions yet: they appear with their first webhook, or with `productions track ID`",
     )
 
 

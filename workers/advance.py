@@ -75,7 +75,7 @@ def _say(change: Change) -> None:
     for fact in change.facts:
         say(fact.name, **who, **fact.fields)
     for letter in change.dead_letters:
-        identity = letter_id("deliverable", f"{change.production.production_id}-{letter.key}")
+        identity = letter_id(letter.kind, f"{change.production.production_id}-{letter.key}")
         say("deadletter.added", **who, deadletter_id=identity, reason=letter.reason, **letter.fields)
 
 

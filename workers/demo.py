@@ -28,7 +28,7 @@ from service.core.production import Production
 from service.runtime import Runtime
 from service.settings import Settings, load
 from service.store import productions
-from workers import up
+from workers import redis_server, up
 from workers.simulator.running import Running, run_in_thread
 from workers.simulator.settings import Settings as SimulatorSettings
 
@@ -84,7 +84,7 @@ class _Scene:
         return len(seen) == len(self.ids) and all(one.settled for one in seen)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seed", type=int, default=None, help="Decides which webhooks are lost, doubled or late.")
 @click.option("--seconds", default=58, show_default=True, help="Give up after this long.")
 @click.option("--keep-running", is_flag=True, help="Stay up afterwards, until Ctrl-C.")
@@ -93,7 +93,7 @@ def command(seed: int | None, seconds: int, keep_running: bool) -> None:
 
     Everything lands in STATE_DIR/demo. Exit code 1 if anything differs from what was true at JARAI.
     """
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     folder = load().state_dir / "demo"
     _fresh(folder)
     with ExitStack() as stack:
@@ -157,8 +157,7 @@ def _fresh(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / _MARK).exists():
             raise ReceiverError(f"{folder} is not empty and no demo made it: set STATE_DIR to another folder")
-        if (folder / "redis" / "url").exists():
-            raise ReceiverError(f"another demo runs in {folder}, or was killed: stop it and remove the folder")
+        redis_server.refuse_second(folder)
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARK).touch()
@@ -253,7 +252,7 @@ def _summary(scene: _Scene, console: Console, took_seconds: float, differences: 
         (
             "webhooks",
             f"{deliveries} sent by JARAI, {counters['lost']} lost on the way, {counters['doubled']} doubled, "
-            f"{counters['late']} late; {counters['acknowledged']} answered 2xx",
+            f"{counters['late']} late; {counters['acknowledged']} answered 2xx, {counters['pending']} on their way",
         ),
         (
             "polling",

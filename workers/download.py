@@ -240,6 +240,8 @@ class _Transfer:
         etag = self._partial.note.get("etag")
         if self._partial.size_bytes and not isinstance(etag, str):
             self._partial.restart()
+        if self._partial.size_bytes and self._partial.size_bytes == self._partial.note.get("total"):
+            self._partial.shorten()
         with self._answer(url, etag) as answer:
             total = self._total(answer, etag)
             return self._receive(answer, total)

@@ -202,6 +202,8 @@ def _read(response: Response, production: Production, now: datetime, wants_list:
             at=now,
             knew_sequence=production.sequence,
             listed=partner_api.read_deliverables(response, now),
+            as_of=partner_api.date(response),
+            knew_terminal=production.terminal,
             correlation_id=response.correlation_id,
         )
     answer = partner_api.read_status(response)

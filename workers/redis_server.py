@@ -62,7 +62,7 @@ def running(state_dir: Path) -> Iterator[str]:
     except OSError as error:
         raise ReceiverError(f"STATE_DIR is wrong: {folder} can't be made: {error.strerror}") from None
     note = embedded_url_file(state_dir)
-    _refuse_second(note, state_dir)
+    refuse_second(state_dir)
     with _socket_path(folder) as socket:
         (folder / "redis.conf").write_text(f'{_CONFIG}dir "{folder}"\nunixsocket "{socket}"\n')
         process = subprocess.Popen(  # noqa: S603
@@ -90,8 +90,9 @@ def _socket_path(folder: Path) -> Iterator[Path]:
         yield Path(short) / "redis.sock"
 
 
-def _refuse_second(note: Path, state_dir: Path) -> None:
-    """A server that was left behind by a killed `up` is ended; a living deployment is not disturbed."""
+def refuse_second(state_dir: Path) -> None:
+    """A living deployment is not disturbed (ReceiverError); what a killed `up` left behind is cleared away."""
+    note = embedded_url_file(state_dir)
     url, _, owner = note.read_text().strip().partition("\n") if note.is_file() else ("", "", "")
     if not url:
         return

@@ -126,6 +126,12 @@ class PartialFile:
             temporary.write_text(json.dumps(note))
             os.replace(temporary, self._note_path)
 
+    def shorten(self) -> None:
+        """Drop the last byte, so that there is something left to ask for."""
+        self.size_bytes -= 1
+        with _disk():
+            os.ftruncate(self._descriptor, self.size_bytes)
+
     def restart(self) -> None:
         """Throw away the bytes so far."""
         with _disk():

@@ -12,8 +12,10 @@ import click
 from service import log
 from service.core.errors import ReceiverError
 from service.settings import Settings
+from service.web.app import listen
 from workers import redis_server, worker
 from workers.processes import Processes
+from workers.storage import LocalStorage
 
 
 @contextlib.contextmanager
@@ -40,6 +42,8 @@ def run(settings: Settings) -> None:
     log.configure(settings.log_format, settings.log_level, settings.secrets)
     if settings.port == 0:
         raise ReceiverError("PORT is wrong: `up` needs a fixed port")
+    listen(settings.host, settings.port).close()  # what can't work is said before anything is started
+    LocalStorage.open(settings.storage_dir, settings.state_dir)
     stopping = _stop_on_signals()
     with contextlib.suppress(_Stop), deployment(settings, {}) as processes:
         stopping.append(processes)
@@ -74,6 +78,11 @@ def _banner(settings: Settings) -> str:
             f"  health        http://{settings.host}:{settings.port}/readyz",
             f"  redis         {redis}",
             f"  deliverables  {settings.storage_dir.resolve()}",
+            *(
+                []
+                if settings.webhook_secrets
+                else ["  BUT           JARAI_WEBHOOK_SECRETS is not set: no webhook is accepted"]
+            ),
             "  look inside   jarai-receiver productions list   (in another terminal, same folder)",
         )
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from service.core import retry
 from service.core.deliverables import Deliverable, Listed, read_list, wanted
-from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, Event, parse_instant
+from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, LARGEST, Event, parse_instant
 from service.core.observations import (
     MANIFEST,
     AskFailed,
@@ -53,6 +53,7 @@ class _Step:
     links: list[Link] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    resolved: list[str] = field(default_factory=list)
     replaces_last: bool = False
 
     def take_in(self, observation: Observation, now: datetime) -> None:
@@ -98,6 +99,7 @@ class _Step:
             links=tuple(self.links),
             facts=tuple(self.facts),
             dead_letters=tuple(self.dead_letters),
+            resolved=tuple(self.resolved),
         )
 
     # --- what JARAI says -------------------------------------------------------------------------------------
@@ -110,20 +112,26 @@ class _Step:
             refused=None,
         )
         self._record(event.sequence_number)
+        self._excuse(event)
         self._count(event.sequence_number, received_at)
         self._event_status(event, received_at)
         if event.event_type == "production.queued":
             self._set(expires_at=_instant(event.data, "expiresAt"))
         listed = read_list(event.data, event.timestamp)
+        if event.event_type == DELIVERABLE_READY:
+            self._ready(event, {one.key for one in listed})
         if listed:
             self._list(listed, received_at)
-        if event.event_type == DELIVERABLE_READY:
-            if listed and not event.truncated:
-                self._set(listed_by_event=True, list_refused=None)
-            else:  # its list has to be asked for, by a question that knows of it
-                self._set(ready_sequence=max(p.ready_sequence, event.sequence_number), list_refused=None)
         if event.event_type not in KNOWN_TYPES:  # CONTRACT: answered by asking for the status
             self._set(unknown_sequence=max(p.unknown_sequence, event.sequence_number))
+
+    def _ready(self, event: Event, keys: set[str]) -> None:
+        if not keys or event.truncated:  # its list has to be asked for, by a question that knows of it
+            self._set(ready_sequence=max(self.p.ready_sequence, event.sequence_number), list_refused=None)
+            return
+        parts = self.p.events_list_parts or any(one.key not in keys for one in self.p.deliverables)
+        covers = max(self.p.event_listed_sequence, event.sequence_number)
+        self._set(event_listed_sequence=covers, events_list_parts=parts, list_refused=None)
 
     def _count(self, number: int, at: datetime) -> None:
         """Keep account of the sequence numbers that have not been seen: CONTRACT [docs] they count without holes."""
@@ -137,6 +145,14 @@ class _Step:
             missing = tuple(_without(missing, number))
         self._set(sequence=max(p.sequence, number), missing=missing)
         self._look_for_holes(at)
+
+    def _excuse(self, event: Event) -> None:
+        """What happened before JARAI last answered, that answer knew: a hole below it need not be asked for again."""
+        p, number = self.p, event.sequence_number
+        if p.answered_as_of is not None and event.timestamp < p.answered_as_of:
+            self._set(excused_sequence=max(p.excused_sequence, number))
+        if p.listed_as_of is not None and event.timestamp < p.listed_as_of:
+            self._set(listed_sequence=max(p.listed_sequence or 0, number))
 
     def _look_for_holes(self, at: datetime) -> None:
         hole = any(last > self.p.excused_sequence for _, last in self.p.missing)
@@ -164,11 +180,13 @@ class _Step:
             sandbox=p.sandbox or answer.sandbox,
             last_asked_at=max(p.last_asked_at or answer.at, answer.at),
             excused_sequence=max(p.excused_sequence, answer.knew_sequence),
+            answered_as_of=max(p.answered_as_of or answer.as_of, answer.as_of),
             refresh_wanted=False,
             refused=None,
             ask_failures=0,
         )
         self._look_for_holes(answer.at)
+        self._resolve("status")
         older = answer.at < (p.last_asked_at or answer.at)  # asked before one that has been taken in
         overtaken = answer.status not in TERMINAL and (older or p.status_sequence > answer.knew_sequence)
         news = answer.status != p.status and not p.terminal and not overtaken
@@ -218,12 +236,15 @@ class _Step:
             self._fact("poll.recovered", from_status=before, to_status=status, **fields)
 
     def _list_answer(self, answer: DeliverablesAnswered) -> None:
+        as_of = answer.as_of or answer.at
         self._set(
-            listed_sequence=max(self.p.listed_sequence or 0, answer.knew_sequence),
+            listed_sequence=max(self.p.listed_sequence or 0, LARGEST if answer.knew_terminal else answer.knew_sequence),
+            listed_as_of=max(self.p.listed_as_of or as_of, as_of),
             last_listed_at=answer.at,
             list_wanted=False,
             list_refused=None,
         )
+        self._resolve("list")
         self._list(answer.listed, answer.at)
         self._record({"at": answer.at, "kind": "deliverables", "listed": len(answer.listed)})
         self._fact("deliverables.listed", listed=len(answer.listed), correlation_id=answer.correlation_id)
@@ -274,12 +295,12 @@ class _Step:
             return
         if failure.question == "status":
             self._set(refused=failure.message, refresh_wanted=False)
-            self._bury("status", f"JARAI refuses to tell the status: {failure.message}", code=failure.code)
+            self._bury_question("status", f"JARAI refuses to tell the status: {failure.message}", failure)
         elif p.terminal or p.list_attempts + 1 >= retry.MOST_LIST_ATTEMPTS:
             self._set(list_refused=failure.message, list_wanted=False)
             self._give_up_unlisted(f"JARAI refuses to list it: {failure.message}")
             if p.status == "Published":
-                self._bury("list", f"JARAI refuses to list the deliverables: {failure.message}", code=failure.code)
+                self._bury_question("list", f"JARAI refuses to list the deliverables: {failure.message}", failure)
         else:  # the status may not be what it was: ask for it, and for the list again later
             self._set(refresh_wanted=True, list_attempts=p.list_attempts + 1, last_listed_at=failure.at)
 
@@ -399,7 +420,17 @@ class _Step:
         self._record({"at": at, "kind": name, **fields})
 
     def _bury(self, key: str, reason: str, **fields: Any) -> None:
-        self.dead_letters.append(DeadLetter(key, reason, fields))
+        self.dead_letters.append(DeadLetter("deliverable", key, reason, fields))
+
+    def _bury_question(self, key: str, reason: str, failure: AskFailed) -> None:
+        fields = {"code": failure.code, "correlation_id": failure.correlation_id}
+        self.dead_letters.append(DeadLetter("question", key, reason, fields))
+        self._set(buried_questions=(*self.p.buried_questions, key))
+
+    def _resolve(self, key: str) -> None:
+        if key in self.p.buried_questions:
+            self.resolved.append(key)
+            self._set(buried_questions=tuple(one for one in self.p.buried_questions if one != key))
 
     def _give_up_unlisted(self, reason: str) -> None:
         for one in self.p.deliverables:

@@ -31,6 +31,7 @@ class Budget:
     """What all processes together know and have spent."""
 
     limit: int | None = None
+    tells_no_limit: bool = False
     remaining: int | None = None
     reset_at: float = 0.0
     paused_until: float = 0.0
@@ -77,9 +78,11 @@ def wait_seconds(budget: Budget, limits: Limits, recent: list[float], now: float
         return budget.paused_until - now
     if limits.per_day is not None and budget.today == day(now) and budget.spent_today >= limits.per_day:
         return _until_midnight(now)
-    known = [limit for limit in (budget.limit or SMALLEST_TIER_PER_MINUTE, limits.per_minute) if limit is not None]
-    allowed = max(1, min(known) - RESERVE)
-    if len(recent) >= allowed:
+    known = [limit for limit in (budget.limit, limits.per_minute) if limit is not None]
+    if not known and not budget.tells_no_limit:
+        known = [SMALLEST_TIER_PER_MINUTE]
+    allowed = max(1, min(known) - RESERVE) if known else None
+    if allowed is not None and len(recent) >= allowed:
         return max(0.05, sorted(recent)[-allowed] + WINDOW_SECONDS - now)
     if budget.remaining is not None and budget.remaining <= RESERVE and now < budget.reset_at:
         return budget.reset_at - now
@@ -96,7 +99,9 @@ def after_taking(budget: Budget, now: float) -> Budget:
 def after_answer(budget: Budget, answer: Answer, in_flight: int, now: float) -> Budget:
     """The budget after an answer. `in_flight`: requests of ours that are still on their way and not counted in it."""
     if answer.limit:
-        budget = replace(budget, limit=answer.limit)
+        budget = replace(budget, limit=answer.limit, tells_no_limit=False)
+    elif answer.status is not None and 200 <= answer.status < 300 and answer.remaining is None:
+        budget = replace(budget, tells_no_limit=budget.limit is None)  # where JARAI counts, each 2xx says so
     if answer.remaining is not None:
         reset_at = min(answer.reset_at or now + WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
         budget = replace(budget, remaining=answer.remaining - in_flight, reset_at=reset_at)

@@ -165,8 +165,8 @@ def _identity(item: Mapping[str, Any]) -> str:
 
 
 def _bare(url: str) -> str:
-    """The address without its query, which is a secret."""
-    return url.partition("#")[0].partition("?")[0]
+    """The address without its query and without a password, which are secrets."""
+    return re.sub(r"^([^/]*//)[^/]*@", r"\1", url.partition("#")[0].partition("?")[0])
 
 
 def _key(identity: str) -> str:

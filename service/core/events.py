@@ -27,7 +27,7 @@ STATUS_BY_TYPE = {
 # CONTRACT [docs]. What else may stand under `data.status` is [open]: it can be a step's own.
 STATUSES = ("Queued", "Producing", "AwaitingApproval", "Distributing", "Published", "Failed", "Cancelled")
 KNOWN_TYPES = frozenset(STATUS_BY_TYPE) | {DELIVERABLE_READY, TEST}
-_LARGEST_SEQUENCE = 2**53 - 1
+LARGEST = 2**53 - 1  # sequence number
 
 
 def _identity(value: object) -> UUID:
@@ -61,7 +61,7 @@ class Event(BaseModel):
     production_id: Id = Field(alias="productionId")
     account_id: Id = Field(alias="accountId")
     timestamp: Instant
-    sequence_number: int = Field(alias="sequenceNumber", ge=0, le=_LARGEST_SEQUENCE, strict=True)
+    sequence_number: int = Field(alias="sequenceNumber", ge=0, le=LARGEST, strict=True)
     correlation_id: str | None = Field(None, alias="correlationId", max_length=500, strict=True)
     truncated: bool | None = Field(None, strict=True)
     data: dict[str, Any] | None = None

@@ -48,11 +48,13 @@ class StatusAnswered:
 
 @dataclass(frozen=True, slots=True)
 class DeliverablesAnswered:
-    """JARAI's list of deliverables, with fresh addresses."""
+    """JARAI's list of deliverables, with fresh addresses. `knew_terminal`: nothing could follow any more."""
 
     at: datetime
     knew_sequence: int
     listed: tuple[Listed, ...]
+    as_of: datetime | None = None
+    knew_terminal: bool = False
     correlation_id: str | None = None
     kind: Literal["deliverables"] = "deliverables"
 

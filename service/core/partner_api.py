@@ -80,7 +80,7 @@ def read_status(response: Response) -> StatusAnswer:
         )
     return StatusAnswer(
         status=status,
-        as_of=_date(response),
+        as_of=date(response),
         account_id=_uuid(answer.get("accountId")),
         error_code=_text(answer.get("errorCode")),
         error_message=_text(answer.get("errorMessage")),
@@ -91,7 +91,7 @@ def read_status(response: Response) -> StatusAnswer:
 
 def read_deliverables(response: Response, now: datetime) -> tuple[Listed, ...]:
     """Raises as `read_status`. Addresses are valid for an hour from the answer's own `Date`."""
-    return read_list(_success(response), _date(response) or now)
+    return read_list(_success(response), date(response) or now)
 
 
 def read_accounts(response: Response) -> int:
@@ -117,7 +117,8 @@ def _object(response: Response) -> Mapping[str, Any]:
         raise JaraiUnavailable(
             "the answer is no JSON object", status=response.status, correlation_id=response.correlation_id
         )
-    return answer
+    inner = [part for part in answer.values() if isinstance(part, dict) and "status" in part]
+    return answer if "status" in answer or not inner else inner[0]  # the shape is [open]: it may be wrapped
 
 
 def _success(response: Response) -> Any:
@@ -158,7 +159,8 @@ def _error_body(response: Response) -> Mapping[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _date(response: Response) -> datetime | None:
+def date(response: Response) -> datetime | None:
+    """When JARAI answered, by its own clock and to the second; None where it does not say."""
     try:
         return parsedate_to_datetime(response.headers.get("date", "")).astimezone(UTC)
     except (ValueError, OverflowError):

@@ -50,6 +50,7 @@ class Production:
     ask_failures: int = 0
     quiet_polls: int = 0
     refused: str | None = None
+    buried_questions: tuple[str, ...] = ()
     refresh_wanted: bool = False
     status_at: datetime | None = None
     # deliverables
@@ -57,8 +58,11 @@ class Production:
     folder: str | None = None
     list_wanted: bool = False
     ready_sequence: int = -1  # the newest event that told of a list without bringing it whole
-    listed_by_event: bool = False
+    event_listed_sequence: int = -1  # the newest event that brought a list whole
+    events_list_parts: bool = False  # such events have turned out not to list everything
     listed_sequence: int | None = None  # what JARAI's last answer with a list knew of
+    listed_as_of: datetime | None = None
+    answered_as_of: datetime | None = None
     last_listed_at: datetime | None = None
     list_attempts: int = 0
     list_refused: str | None = None
@@ -89,8 +93,17 @@ class Production:
     @property
     def asks_list_now(self) -> bool:
         """Whether an address is missing, or an event said that there is a list without bringing it whole."""
-        listed = -1 if self.listed_sequence is None else self.listed_sequence
-        return self.list_wanted or self.lacks_address or self.ready_sequence > listed
+        answered = -1 if self.listed_sequence is None else self.listed_sequence
+        return self.list_wanted or self.lacks_address or self.ready_sequence > answered
+
+    @property
+    def list_covers(self) -> int:
+        """The sequence number up to which nothing about deliverables can have been missed; -1: never listed.
+
+        CONTRACT [docs]: an event that is not truncated brings the list, so it covers what came before it.
+        """
+        answered = -1 if self.listed_sequence is None else self.listed_sequence
+        return answered if self.events_list_parts else max(answered, self.event_listed_sequence)
 
     @property
     def needs_list(self) -> bool:
@@ -99,9 +112,8 @@ class Production:
             return True
         if not self.has_files:
             return False
-        listed = -1 if self.listed_sequence is None else self.listed_sequence
-        unlisted = self.listed_sequence is None and not self.listed_by_event
-        return unlisted or any(last > listed for _, last in self.missing)
+        unlisted = self.listed_sequence is None and self.event_listed_sequence < 0
+        return unlisted or any(last > self.list_covers for _, last in self.missing)
 
     @property
     def complete(self) -> bool:
@@ -146,8 +158,12 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Work that was given up. `key` makes it the same dead letter when it happens again."""
+    """Work that was given up. `key` makes it the same dead letter when it happens again.
 
+    A question that JARAI refused to answer is resolved, and forgotten, when JARAI answers it after all.
+    """
+
+    kind: Literal["deliverable", "question"]
     key: str
     reason: str
     fields: Mapping[str, Any]
@@ -176,6 +192,7 @@ class Change:
     links: tuple[Link, ...] = ()
     facts: tuple[Fact, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
+    resolved: tuple[str, ...] = ()
 
 
 _JSON: TypeAdapter[Production] = TypeAdapter(Production)

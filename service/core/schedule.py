@@ -50,7 +50,7 @@ def next_status_at(production: Production, now: datetime, intervals: Intervals) 
 
 def next_list_at(production: Production, now: datetime, intervals: Intervals) -> datetime | None:
     """When to ask for the list of deliverables, or None while every file is stored or has its address."""
-    if production.list_refused is not None or not production.needs_list:
+    if production.refused is not None or production.list_refused is not None or not production.needs_list:
         return None
     at = now
     if not production.asks_list_now and production.source == "webhook":

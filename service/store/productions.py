@@ -174,13 +174,14 @@ def _commit_args(claimed: Claim, before: Production, change: Change, retention: 
         "forget": _ms(claimed.now + retention) if after.settled else False,
         "dead": [
             [
-                deadletters.letter_id("deliverable", f"{after.production_id}-{letter.key}"),
+                deadletters.letter_id(letter.kind, f"{after.production_id}-{letter.key}"),
                 deadletters.fields(
-                    "deliverable", letter.reason, production_id=after.production_id, key=letter.key, **letter.fields
+                    letter.kind, letter.reason, production_id=after.production_id, key=letter.key, **letter.fields
                 ),
             ]
             for letter in change.dead_letters
         ],
+        "resolved": [deadletters.letter_id("question", f"{after.production_id}-{key}") for key in change.resolved],
         "counts": _counts(change),
     }
     state = b"%d\n" % after.version + production.to_json(after)

@@ -154,6 +154,10 @@ for file, at in pairs(change.downloads) do
 end
 if change.forget then redis.call('ZADD', P..'forget', 'NX', change.forget, id)
 else redis.call('ZREM', P..'forget', id) end
+for _, dead in ipairs(change.resolved) do
+  redis.call('ZREM', P..'deadletters', dead)
+  redis.call('DEL', P..'deadletter:'..dead)
+end
 for _, dead in ipairs(change.dead) do bury(dead[1], now, dead[2]) end
 for name, times in pairs(change.counts) do redis.call('HINCRBY', P..'counts', name, times) end
 redis.call('LTRIM', P..'inbox:'..id, ARGV[4], -1)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hmac
 import inspect
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -83,10 +84,14 @@ def serve(runtime: Runtime) -> None:
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
-    uvicorn.Server(config).run([_listen(runtime.settings.host, runtime.settings.port)])
+    listening = listen(runtime.settings.host, runtime.settings.port)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when it has drained: that is a good end
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run([listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ReceiverError with what is wrong with HOST or PORT."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)

@@ -83,9 +83,9 @@ def test_a_day_ends_at_midnight_utc() -> None:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (Answer(200), Budget()),
+        (Answer(200), Budget(tells_no_limit=True)),
         (Answer(200, limit=60), Budget(limit=60)),
-        (Answer(200, limit=0), Budget()),
+        (Answer(200, limit=0), Budget(tells_no_limit=True)),
         (Answer(200, remaining=7, reset_at=NOON + 20), Budget(remaining=6, reset_at=NOON + 20)),
         (Answer(200, remaining=7), Budget(remaining=6, reset_at=NOON + WINDOW_SECONDS)),
         (Answer(200, remaining=7, reset_at=NOON + 9999), Budget(remaining=6, reset_at=NOON + 2 * WINDOW_SECONDS)),
@@ -103,6 +103,17 @@ def test_a_day_ends_at_midnight_utc() -> None:
 )  # fmt: skip
 def test_an_answer_teaches(answer: Answer, expected: Budget) -> None:
     assert after_answer(Budget(), answer, 1, NOON) == expected
+
+
+def test_a_limit_is_assumed_only_until_jarai_has_answered() -> None:
+    many = [NOON] * 50
+    assert wait_seconds(Budget(), Limits(), many, NOON) > 0
+    silent = after_answer(Budget(), Answer(200), 0, NOON)
+    assert wait_seconds(silent, Limits(), many, NOON) == 0
+    assert wait_seconds(silent, Limits(per_minute=20), many, NOON) > 0
+    assert wait_seconds(Budget(), Limits(per_minute=300), many, NOON) == 0
+    known = after_answer(Budget(limit=10), Answer(200), 0, NOON)
+    assert wait_seconds(known, Limits(), many, NOON) > 0
 
 
 def test_an_outage_makes_pauses_longer_up_to_a_minute_and_one_good_answer_ends_it() -> None:

@@ -236,7 +236,21 @@ def test_a_hole_is_a_reason_to_ask_once_and_no_alarm_for_ever() -> None:
     assert hole.status_at == at(3) + INTERVALS.producing
     told = after(answered("Producing", 40, knew=3), before=hole)
     assert (told.hole_at, told.missing) == (None, ((2, 2),))
-    assert after(arrived(STEP, 6, received=50), before=told).hole_at == at(50)
+    assert after(arrived(STEP, 6, happened=50), before=told).hole_at == at(50)
+
+
+def test_a_hole_that_jarai_knew_of_when_it_last_answered_costs_no_further_request() -> None:
+    asked = after(
+        answered("Published", 40, knew=3), listing(item(), seconds=41, knew=3), before=after(ready(3, item()))
+    )
+    told = change(arrived("production.published", 9, happened=30, received=45), before=after(stored(), before=asked))
+    assert (told.production.list_at, told.production.status_at, told.production.hole_at) == (None, None, None)
+
+
+def test_a_list_that_was_asked_for_at_the_end_is_the_last_one() -> None:
+    final = replace(listing(item(), seconds=41), knew_terminal=True)
+    known = after(final, before=after(answered("Published", 40)))
+    assert after(arrived("production.published", 9, happened=60), before=known).list_at is None
 
 
 def test_a_type_that_nobody_knows_is_answered_by_asking_for_the_status_once() -> None:
@@ -327,20 +341,21 @@ def test_a_list_that_was_asked_for_before_a_ready_event_does_not_answer_it(event
     assert known.list_at is not None
 
 
-@pytest.mark.parametrize(
-    "came",
-    [
-        [arrived(STEP, 1), ready(2, item()), arrived("production.published", 4)],
-        [arrived(STEP, 1), ready(3, item("b")), arrived("production.published", 4)],
-        [ready(3, item("b")), arrived("production.published", 4)],
-    ],
-    ids=["behind", "before", "at the beginning"],
-)
-def test_an_event_that_was_lost_may_have_held_a_list(came: list[Observation]) -> None:
-    """CONTRACT [open] whether each `deliverable.ready` lists all files or only the new ones."""
-    known = after(*came)
+def test_an_event_that_was_lost_behind_a_list_may_have_held_another() -> None:
+    known = after(arrived(STEP, 1), ready(2, item()), arrived("production.published", 4))
     assert known.list_at is not None
     assert after(listing(item("a"), item("b"), knew=4), before=known).list_at is None
+
+
+def test_an_event_that_was_lost_before_a_whole_list_is_made_up_for_by_it() -> None:
+    """CONTRACT [docs]: an event that is not truncated brings the list of deliverables."""
+    assert after(arrived(STEP, 1), ready(3, item()), arrived("production.published", 4)).list_at is None
+
+
+def test_where_events_turn_out_to_list_only_parts_a_lost_one_is_asked_for() -> None:
+    known = after(ready(2, item("a")), ready(4, item("c")), arrived("production.published", 5))
+    assert known.list_at is not None
+    assert after(listing(item("a"), item("b"), item("c"), knew=5), before=known).list_at is None
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -615,3 +630,13 @@ def test_no_secret_is_kept_said_or_shown() -> None:
 def test_no_observation_makes_it_raise(observation: Observation) -> None:
     known = after(observation, arrived(STEP, 7))
     assert from_json(to_json(known)) == known
+
+
+def test_a_question_that_is_answered_after_all_takes_its_dead_letter_back() -> None:
+    told = change(refused("status"), before=after(arrived(STEP, 1)))
+    assert [(letter.kind, letter.key) for letter in told.dead_letters] == [("question", "status")]
+    assert told.production.list_at is None
+    heard = after(arrived(STEP, 2), before=told.production)
+    answer = change(answered("Producing", 200, knew=2), before=heard, seconds=200)
+    assert answer.resolved == ("status",)
+    assert change(answered("Producing", 300, knew=2), before=answer.production).resolved == ()

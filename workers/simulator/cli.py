@@ -18,7 +18,7 @@ _SECONDS = click.FloatRange(0)
 _DEFAULT = {each.name: each.default for each in fields(Settings)}
 
 
-@click.command("simulator", context_settings={"show_default": True})
+@click.command("simulator", context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option("--host", default=_DEFAULT["host"])
 @click.option("--port", default=9090, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--public-url", default="", help="What addresses begin with, if not the bound one.")
@@ -56,8 +56,8 @@ def command(**options: object) -> None:
 
 def _exports(settings: Settings, url: str, options: dict[str, object]) -> list[str]:
     """What the receiver needs; a secret is only shown when it was made here."""
-    key = "<as given>" if options["api_key"] else settings.api_key
-    secret = "<as given>" if options["webhook_secret"] else settings.webhook_secret
+    key = "…  # as given" if options["api_key"] else settings.api_key
+    secret = "…  # as given" if options["webhook_secret"] else settings.webhook_secret
     return [
         f"export JARAI_API_URL={url}/v1/partner",
         f"export JARAI_API_KEY={key}",
