@@ -152,7 +152,7 @@ class _Step:
         if p.answered_as_of is not None and event.timestamp < p.answered_as_of:
             self._set(excused_sequence=max(p.excused_sequence, number))
         if p.listed_as_of is not None and event.timestamp < p.listed_as_of:
-            self._set(listed_sequence=max(p.listed_sequence or 0, number))
+            self._set(list_excused_sequence=max(p.list_excused_sequence, number))
 
     def _look_for_holes(self, at: datetime) -> None:
         hole = any(last > self.p.excused_sequence for _, last in self.p.missing)

@@ -62,6 +62,7 @@ class Production:
     events_list_parts: bool = False  # such events have turned out not to list everything
     listed_sequence: int | None = None  # what JARAI's last answer with a list knew of
     listed_as_of: datetime | None = None
+    list_excused_sequence: int = -1  # happened before that answer, by JARAI's own clock
     answered_as_of: datetime | None = None
     last_listed_at: datetime | None = None
     list_attempts: int = 0
@@ -102,7 +103,7 @@ class Production:
 
         CONTRACT [docs]: an event that is not truncated brings the list, so it covers what came before it.
         """
-        answered = -1 if self.listed_sequence is None else self.listed_sequence
+        answered = max(-1 if self.listed_sequence is None else self.listed_sequence, self.list_excused_sequence)
         return answered if self.events_list_parts else max(answered, self.event_listed_sequence)
 
     @property
