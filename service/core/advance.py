@@ -238,7 +238,8 @@ class _Step:
     def _list_answer(self, answer: DeliverablesAnswered) -> None:
         as_of = answer.as_of or answer.at
         self._set(
-            listed_sequence=max(self.p.listed_sequence or 0, LARGEST if answer.knew_terminal else answer.knew_sequence),
+            listed_sequence=max(self.p.listed_sequence or 0, answer.knew_sequence),
+            list_excused_sequence=LARGEST if answer.knew_terminal else self.p.list_excused_sequence,
             listed_as_of=max(self.p.listed_as_of or as_of, as_of),
             last_listed_at=answer.at,
             list_wanted=False,

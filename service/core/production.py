@@ -62,7 +62,7 @@ class Production:
     events_list_parts: bool = False  # such events have turned out not to list everything
     listed_sequence: int | None = None  # what JARAI's last answer with a list knew of
     listed_as_of: datetime | None = None
-    list_excused_sequence: int = -1  # happened before that answer, by JARAI's own clock
+    list_excused_sequence: int = -1  # was before that answer, by JARAI's clock or its finality
     answered_as_of: datetime | None = None
     last_listed_at: datetime | None = None
     list_attempts: int = 0
