@@ -64,6 +64,10 @@ def test_an_id_is_used_where_there_is_one_else_the_address_without_its_query(fie
     assert listed.id == (bare if name == "bare" else name)
 
 
+def test_a_password_in_an_address_is_no_part_of_an_id() -> None:
+    assert read_list({"sasUrl": "https://u:s3cr3t@h/p/film.mp4?sig=x"}, START)[0].id == "https://h/p/film.mp4"
+
+
 def test_a_fresh_address_of_the_same_file_is_the_same_deliverable() -> None:
     first, second = one(signature="one"), one(signature="two")
     assert first.key == second.key

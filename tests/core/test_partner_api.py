@@ -207,3 +207,8 @@ def test_whatever_is_answered_is_read_or_is_an_error_of_jarais(
             read(answer)
         except (RateLimited, JaraiRefused, JaraiUnavailable):
             continue
+
+
+def test_a_status_one_level_down_is_found() -> None:
+    assert read_status(response({"data": {"status": "Producing"}, "meta": {"n": 1}})).status == "Producing"
+    assert read_status(response({"status": "Queued", "last": {"status": "Failed"}})).status == "Queued"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -120,6 +121,29 @@ def test_up_stops_everything_that_it_started(deployment: Deployment, number: sig
     assert len(started) == 7, "Redis, web, four workers and a poller"
     assert deployment.end("up", number, seconds=15) == 0
     assert not [pid for pid in started if psutil.pid_exists(pid)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [({"HOST": "256.1.1.1"}, "HOST"), ({"STORAGE_URL": "/proc/nowhere"}, "/proc/nowhere"), ({"PORT": "taken"}, "PORT")],
+)
+def test_up_starts_nothing_where_it_could_not_work(deployment: Deployment, wrong: dict[str, str], named: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = deployment.command("up", REDIS_URL="", **{name: port if value == "taken" else value
+                                                         for name, value in wrong.items()})  # fmt: skip
+    assert done.returncode == 1
+    assert named in done.stderr
+    assert "process.started" not in done.stdout
+
+
+def test_a_demo_runs_after_one_that_was_killed(deployment: Deployment) -> None:
+    deployment.start("demo")
+    note = deployment.folder / "state" / "demo" / "redis" / "url"
+    eventually(note.exists, what="the demo's Redis")
+    deployment.end("demo", signal.SIGKILL)
+    done = deployment.command("demo", "--seconds", "1")
+    assert "differs" in done.stdout, done.stdout + done.stderr  # it ran, if only for a second
 
 
 def test_the_demo_ends_well(deployment: Deployment) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from redis import Redis
 
 from service import operator
@@ -167,6 +168,25 @@ def test_a_cut_line_goes_on_from_where_it_broke(bench: Bench) -> None:
     assert (second["range"], second["status"]) == (f"bytes={first['bytes']}-", 206)
     assert (third["range"], third["status"]) == (f"bytes={first['bytes'] + second['bytes']}-", 206)
     assert first["bytes"] + second["bytes"] + third["bytes"] == 4 * MEBI
+
+
+@pytest.mark.parametrize("size", [1, 2 * MEBI])
+def test_a_partial_file_that_is_complete_is_not_fetched_again(bench: Bench, size: int) -> None:
+    """A worker was killed behind the last byte and before the rename."""
+    identity = bench.published({"type": "Video", "bytes": size, "checksum": "md5"})
+    take_in(bench.redis)
+    name = f"{identity}.{bench.only(identity).key}"
+    url = bench.redis.get(f"{PREFIX}link:{identity}:{bench.only(identity).key}")
+    assert isinstance(url, bytes)
+    whole = urllib3.request("GET", url.decode())
+    partial = bench.settings.state_dir / "partial"
+    partial.mkdir(parents=True)
+    (partial / f"{name}.part").write_bytes(whole.data)
+    (partial / f"{name}.json").write_text(json.dumps({"etag": whole.headers["ETag"], "total": size}))
+    bench.until_quiet()
+    bench.is_stored(identity)
+    assert bench.only(identity).attempts == 0
+    assert [one["bytes"] for one in bench.blob_requests()[1:]] == [1]
 
 
 def test_a_line_that_breaks_again_and_again_brings_the_file_at_last(bench: Bench) -> None:
