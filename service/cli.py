@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from service import __version__, log, operator, runtime
+from service import __version__, jobs, log, operator, runtime
 from service.core.errors import ReceiverError
 from service.core.production import Production
 from service.core.view import describe
@@ -70,8 +70,8 @@ def web() -> None:
 def worker(queues: str, advance: int, download: int) -> None:
     """Move productions forward and download their deliverables."""
     names = [name.strip() for name in queues.split(",")]
-    if not set(names) <= {"advance", "download"}:
-        raise click.BadParameter("known queues are advance and download", param_hint="--queues")
+    if not set(names) <= set(jobs.QUEUES):
+        raise click.BadParameter(f"known queues are {' and '.join(jobs.QUEUES)}", param_hint="--queues")
     here = runtime.start("worker")
     _workers("workers.worker:launch")(here.settings, names, {"advance": advance, "download": download})
 

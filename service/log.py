@@ -92,7 +92,6 @@ CATALOGUE: Mapping[str, Entry] = {
     "production.forgotten": Entry("info", "", "RETENTION_DAYS after it settled; its files stay."),
     "library.said": Entry("warning", "logger, message", "A message of a library (uvicorn, RQ, redis)."),
 }
-COMMON_FIELDS = "timestamp, level, event, production_id, account_id, correlation_id"
 
 
 def get() -> Logger:

@@ -393,7 +393,7 @@ class _Step:
                 self._put(replace(one, next_at=now))
 
     def _plan_manifest(self, now: datetime) -> None:
-        """The manifest is due when it lags behind; while files are on their way each change waits for none."""
+        """The manifest is due when it lags behind; one that is due already covers the next change too."""
         if self.p.manifest_written < self.p.manifest_revision and self.p.manifest_at is None:
             self._set(manifest_at=now)
 

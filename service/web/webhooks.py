@@ -11,7 +11,6 @@ from starlette.types import Receive, Scope, Send
 from service import log
 from service.core import signature
 from service.core.errors import InvalidSignature, StoreUnavailable
-from service.core.events import TEST
 from service.store.inbox import Arrival, arrival
 from service.web.intake import Intake
 
@@ -83,7 +82,7 @@ class WebhookEndpoint:
 
     async def _keep(self, arrived: Arrival, send: Send) -> None:
         event = arrived.event
-        if event is not None and event.event_type == TEST:
+        if event is not None and not event.about_production:
             self._log("webhook.test", event_id=str(event.event_id), correlation_id=event.correlation_id)
             await _answer(send, 202, {"status": "accepted", "eventId": str(event.event_id)})
             return

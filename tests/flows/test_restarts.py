@@ -25,8 +25,12 @@ def _partial_bytes(deployment: Deployment) -> int:
     return sum(path.stat().st_size for path in (deployment.folder / "state" / "partial").glob("*.part"))
 
 
-def _downloading(deployment: Deployment) -> bool:
-    return _partial_bytes(deployment) > 2_000_000
+def _amid_a_download(deployment: Deployment, simulator: Running) -> str:
+    simulator.set_faults(blob_slow=SLOW)
+    deployment.start_all(WEBHOOK_SILENCE_SECONDS="30")
+    identity = simulator.produce(VIDEO)
+    eventually(lambda: _partial_bytes(deployment) > 2_000_000, what="the download")
+    return identity
 
 
 def _fetched_once(simulator: Running) -> None:
@@ -40,10 +44,7 @@ def _fetched_once(simulator: Running) -> None:
 def test_a_worker_that_is_asked_to_end_gives_its_download_back_and_the_next_goes_on_from_there(
     deployment: Deployment, simulator: Running
 ) -> None:
-    simulator.set_faults(blob_slow=SLOW)
-    deployment.start_all(WEBHOOK_SILENCE_SECONDS="30")
-    identity = simulator.produce(VIDEO)
-    eventually(lambda: _downloading(deployment), what="the download")
+    identity = _amid_a_download(deployment, simulator)
     started = time.monotonic()
     assert deployment.end("worker") == 0
     assert time.monotonic() - started < 10
@@ -57,10 +58,7 @@ def test_a_worker_that_is_asked_to_end_gives_its_download_back_and_the_next_goes
 def test_a_worker_that_is_killed_in_a_download_leaves_what_it_has_to_the_next(
     deployment: Deployment, simulator: Running
 ) -> None:
-    simulator.set_faults(blob_slow=SLOW)
-    deployment.start_all(WEBHOOK_SILENCE_SECONDS="30")
-    identity = simulator.produce(VIDEO)
-    eventually(lambda: _downloading(deployment), what="the download")
+    identity = _amid_a_download(deployment, simulator)
     children = psutil.Process(deployment.processes["worker"].pid).children()
     deployment.end("worker", signal.SIGKILL)
     _, alive = psutil.wait_procs(children, timeout=10)
@@ -100,8 +98,7 @@ def test_a_bell_that_is_lost_is_rung_again_within_two_seconds(
     eventually(lambda: redis.llen("rq:queue:advance"), what="the bell")
     redis.delete("rq:queue:advance")
     deployment.start("worker")
-    eventually(lambda: len(deployment.log("service.started")) >= 5, what="the workers")
-    time.sleep(0.5)  # long enough for a worker that had something to do; there is nothing in its queue
+    eventually(lambda: redis.scard("rq:workers") == 4, what="the workers' listening")
     assert deployment.production(identity) is None
     deployment.start("poller")
     eventually(lambda: "service.started" in _events(deployment, "poller"), what="the poller")
