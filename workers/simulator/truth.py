@@ -55,6 +55,7 @@ async def _production(simulation: Simulation, production: Production) -> dict[st
         "accountId": production.account_id,
         "outcome": production.plan.outcome,
         "status": production.status,
+        "terminalAt": iso(production.terminal_at) if production.terminal_at else None,
         "errorCode": code,
         "errorMessage": message,
         "deliverables": [await _file(simulation, production, each) for each in production.deliverables],

@@ -68,6 +68,7 @@ class Production:
     topic: str = ""
     status: str = "Queued"
     error: tuple[str, str] | None = None
+    terminal_at: datetime | None = None
     deliverables: list[Deliverable] = field(default_factory=list)
     replaced: list[Deliverable] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -98,6 +99,8 @@ class World:
     def advance(self, production: Production, moment: Moment, now: datetime) -> None:
         """Take the status, error and files of this moment; its event is recorded by the caller."""
         production.status, production.error = moment.status, moment.error
+        if production.is_terminal and production.terminal_at is None:
+            production.terminal_at = now
         if moment.status == "AwaitingApproval" and not production.deliverables:
             for number, wanted in enumerate(production.plan.deliverables, start=1):
                 production.deliverables.append(self._deliverable(production, wanted, number, now))
