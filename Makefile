@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
 
-.PHONY: demo test lint types bench lock clean
+.PHONY: demo test lint types bench chaos lock clean
 
 demo: $(STAMP)
 	$(BIN)/jarai-receiver demo
@@ -23,6 +23,11 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
+
+# Breaks everything at random and counts: make chaos MINUTES=20 SEED=1
+MINUTES ?= 5
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # Resolve the newest versions within the ranges of pyproject.toml.
 lock: $(STAMP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import secrets
 import shutil
 import signal
@@ -21,6 +22,7 @@ from tests.chaos.round import SETTLE_SECONDS, play
 def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the simulator's, about answers that it broke off
     if options.show:
         print(show(plan(_seeds(options)[0], options.seconds)))
         return 0
@@ -34,7 +36,7 @@ def main() -> int:
     if not reports:
         return 130
     total = together(reports)
-    print(f"\n{text(total, len(reports))}")
+    print(f"\n{text(total)}")
     if options.json:
         Path(options.json).write_text(json.dumps([as_json(one) for one in reports], indent=1))
     if total.violations:

@@ -104,6 +104,7 @@ Action = Signal | Freeze | Store | Fault | Start
 
 _OUTCOMES = ("Published",) * 7 + ("Failed", "Cancelled", "Expired")
 _TYPES = ("Video", "Video", "ClosedCaptions", "Transcript", "AudioDescription", "ComplianceCertificate")
+_POWERS: tuple[Span, ...] = ((0, 4), (5, 6.6))  # of ten: a few bytes, or up to four megabytes
 _TROUBLES: tuple[StoreTrouble, ...] = ("kill", "restart", "freeze", "read_only", "full", "cut")
 _INSTANT: frozenset[StoreTrouble] = frozenset({"restart", "cut"})
 # A claim on a download holds for 30 s: in a plan that has the time, somebody is frozen for longer.
@@ -192,7 +193,7 @@ def _blobs(dice: Random, seconds: float) -> Iterator[Action]:
 
 def _production(dice: Random) -> Production:
     files = tuple(
-        File(dice.choice(_TYPES), int(10 ** dice.uniform(0, 6.6)), dice.choice(["", "md5", "sha256"]))
+        File(dice.choice(_TYPES), int(10 ** dice.uniform(*dice.choice(_POWERS))), dice.choice(["", "md5", "sha256"]))
         for _ in range(dice.choice([1, 1, 2, 3, 5]))
     )
     step, phase = round(dice.uniform(0.05, 0.8), 2), round(dice.uniform(0.1, 1.5), 2)

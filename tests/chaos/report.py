@@ -19,7 +19,7 @@ class Report:
     """One round. `settle_seconds`: for each settled production, from its end at JARAI to ours. `calm_seconds`: from the
     end of all trouble until nothing was left to do. `fetched`: bytes over the wire for each byte of a file."""
 
-    seed: int
+    seeds: tuple[int, ...]
     seconds: float
     productions: int
     files: int
@@ -53,7 +53,7 @@ def report(
     counters = truth["counters"]
     size = sum(file["bytes"] for one in truth["productions"] for file in one["deliverables"])
     return Report(
-        seed=seed,
+        seeds=(seed,),
         seconds=seconds,
         productions=len(truth["productions"]),
         files=sum(len(one["deliverables"]) for one in truth["productions"]),
@@ -79,7 +79,7 @@ def report(
 def together(reports: Sequence[Report]) -> Report:
     """Many rounds as one."""
     return Report(
-        seed=reports[0].seed,
+        seeds=tuple(seed for one in reports for seed in one.seeds),
         seconds=sum(one.seconds for one in reports),
         productions=sum(one.productions for one in reports),
         files=sum(one.files for one in reports),
@@ -104,10 +104,11 @@ def together(reports: Sequence[Report]) -> Report:
     )
 
 
-def text(one: Report, rounds: int = 1) -> str:
+def text(one: Report) -> str:
     """The report for a person."""
     kinds = Counter(violation.kind for violation in one.violations)
-    seeds = f"seed {one.seed}" if rounds == 1 else f"{rounds} rounds, seeds {one.seed} to {one.seed + rounds - 1}"
+    several = f"{len(one.seeds)} rounds, seeds {min(one.seeds)} to {max(one.seeds)}"
+    seeds = f"seed {one.seeds[0]}" if len(one.seeds) == 1 else several
     lines = [
         f"{seeds}, {one.seconds:g} s of trouble",
         f"  productions   {one.productions}, {one.files} files, {one.file_bytes / 1e6:.1f} MB,"

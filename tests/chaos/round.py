@@ -13,8 +13,8 @@ from tests.chaos.verdict import TERMINAL
 from workers.simulator.running import run_in_thread
 from workers.simulator.settings import Settings
 
-# A claim on a download holds for 30 s, and a pause after failures may be about as long.
-SETTLE_SECONDS = 90.0
+# A claim on a download holds for 30 s, and JARAI is left alone for up to a minute after it was out of order.
+SETTLE_SECONDS = 120.0
 _BUSY = ("jarai:dirty", "jarai:ask", "jarai:download", "jarai:claims", "jarai:progress", "jarai:attempts")
 
 

@@ -7,6 +7,7 @@ import heapq
 import itertools
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -47,6 +48,7 @@ class Stage:
     """`tracked`: how often each answer came to those who asked for a production to be followed (0: none came)."""
 
     folder: Path
+    socket: Path
     simulator: Running
     urls: Mapping[str, str]
     processes: Supervisor
@@ -61,19 +63,21 @@ class Stage:
     def open(cls, folder: Path, simulator: Running) -> Iterator[Stage]:
         """Everything up and ready, and JARAI's webhooks on their way to both webs: each event comes twice."""
         folder.mkdir(parents=True, exist_ok=True)
-        stage = cls(folder, simulator, {web: f"http://127.0.0.1:{free_port()}" for web in WEBS}, Supervisor(folder))
-        try:
-            stage._start_all()
-            yield stage
-        finally:
-            stage._over.set()
-            stage._partners.shutdown(wait=True, cancel_futures=True)
-            stage.processes.kill_all()
-            stage._http.clear()
+        urls = {web: f"http://127.0.0.1:{free_port()}" for web in WEBS}
+        with tempfile.TemporaryDirectory(prefix="chaos-") as short:  # a socket's name has room for about 100 bytes
+            stage = cls(folder, Path(short) / "redis.sock", simulator, urls, Supervisor(folder))
+            try:
+                stage._start_all()
+                yield stage
+            finally:
+                stage._over.set()
+                stage._partners.shutdown(wait=True, cancel_futures=True)
+                stage.processes.kill_all()
+                stage._http.clear()
 
     @property
     def redis(self) -> Redis:
-        return Redis(unix_socket_path=str(self.folder / "redis" / "redis.sock"), socket_timeout=2)
+        return Redis(unix_socket_path=str(self.socket), socket_timeout=2)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -149,7 +153,7 @@ class Stage:
     def _start_all(self) -> None:
         (self.folder / "redis").mkdir()
         conf = self.folder / "redis" / "redis.conf"
-        conf.write_text(f'{_REDIS_CONF}dir "{conf.parent}"\nunixsocket "{conf.parent}/redis.sock"\n')
+        conf.write_text(f'{_REDIS_CONF}dir "{conf.parent}"\nunixsocket "{self.socket}"\n')
         self.processes.add("redis", [find_binary(), str(conf)], {})
         for name in PROCESSES:
             kind = name.partition("-")[0]
@@ -163,7 +167,7 @@ class Stage:
     def _environment(self, name: str) -> dict[str, str]:
         settings = self.simulator.settings
         return {
-            "REDIS_URL": f"unix://{self.folder}/redis/redis.sock",
+            "REDIS_URL": f"unix://{self.socket}",
             "JARAI_API_URL": self.simulator.api_url,
             "JARAI_API_KEY": settings.api_key,
             "JARAI_WEBHOOK_SECRETS": settings.webhook_secret,

@@ -48,6 +48,7 @@ def test_other_ends(start: Starter, receiver: Receiver, outcome: str, status: st
     caller = start(webhook_url=receiver.url)
     truth = caller.when_quiet(caller.sim.produce({"outcome": outcome}))
     assert (truth["status"], truth["errorCode"], truth["deliverables"]) == (status, code, [])
+    assert truth["terminalAt"] >= truth["events"][0]["timestamp"]
     last = json.loads(receiver.got[-1][1])
     assert last["data"].get("errorCode") == code
     assert last["eventType"] == ("simulated.status_changed" if code is None else "production.failed")
