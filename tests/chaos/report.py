@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from statistics import median
 from typing import Any
@@ -77,31 +77,13 @@ def report(
 
 
 def together(reports: Sequence[Report]) -> Report:
-    """Many rounds as one."""
-    return Report(
-        seeds=tuple(seed for one in reports for seed in one.seeds),
-        seconds=sum(one.seconds for one in reports),
-        productions=sum(one.productions for one in reports),
-        files=sum(one.files for one in reports),
-        file_bytes=sum(one.file_bytes for one in reports),
-        fetched=round(
-            sum(one.fetched * one.file_bytes for one in reports) / max(1, sum(one.file_bytes for one in reports)), 2
-        ),
-        events=sum(one.events for one in reports),
-        deliveries=sum(one.deliveries for one in reports),
-        acknowledged=sum(one.acknowledged for one in reports),
-        timeline_events=sum(one.timeline_events for one in reports),
-        signals=_sum(one.signals for one in reports),
-        redis=_sum(one.redis for one in reports),
-        faults=_sum(one.faults for one in reports),
-        ended=_sum(one.ended for one in reports),
-        recovered=sum(one.recovered for one in reports),
-        settle_seconds=tuple(sorted(second for one in reports for second in one.settle_seconds)),
-        calm_seconds=max(one.calm_seconds for one in reports),
-        keys=_sum(one.keys for one in reports),
-        violations=tuple(one for each in reports for one in each.violations),
-        log=_sum(one.log for one in reports),
-    )
+    """Many rounds as one: added up, but for the longest calm and the mean of what was fetched."""
+    size = sum(one.file_bytes for one in reports)
+    added = {each.name: _added([getattr(one, each.name) for one in reports]) for each in fields(Report)}
+    added["settle_seconds"] = tuple(sorted(added["settle_seconds"]))
+    added["calm_seconds"] = max(one.calm_seconds for one in reports)
+    added["fetched"] = round(sum(one.fetched * one.file_bytes for one in reports) / max(1, size), 2)
+    return Report(**added)
 
 
 def text(one: Report) -> str:
@@ -129,7 +111,8 @@ def text(one: Report) -> str:
 
 
 def as_json(one: Report) -> dict[str, Any]:
-    return asdict(one)
+    shown = {each.name: getattr(one, each.name) for each in fields(Report)}
+    return shown | {"violations": [asdict(violation) for violation in one.violations]}
 
 
 def _signals(actions: Sequence[Action]) -> Counter[str]:
@@ -158,11 +141,11 @@ def _family(key: str) -> str:
     return ":".join(key.split(":")[:2])
 
 
-def _sum(several: Iterable[Mapping[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for one in several:
-        total.update(one)
-    return total
+def _added(values: Sequence[Any]) -> Any:
+    """Numbers, tuples and counts, each in its own way."""
+    if isinstance(values[0], Mapping):
+        return sum((Counter(value) for value in values), Counter())
+    return sum(values, ()) if isinstance(values[0], tuple) else sum(values)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

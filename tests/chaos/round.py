@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
 from tests.chaos.evidence import gather
 from tests.chaos.plan import plan
 from tests.chaos.report import Report, report
@@ -15,7 +17,15 @@ from workers.simulator.settings import Settings
 
 # A claim on a download holds for 30 s, and JARAI is left alone for up to a minute after it was out of order.
 SETTLE_SECONDS = 120.0
-_BUSY = ("jarai:dirty", "jarai:ask", "jarai:download", "jarai:claims", "jarai:progress", "jarai:attempts")
+_BUSY = (
+    "jarai:dirty",
+    "jarai:ask",
+    "jarai:download",
+    "jarai:claims",
+    "jarai:progress",
+    "jarai:attempts",
+    "jarai:tries",
+)
 
 
 def play(seed: int, seconds: float, folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Report:
@@ -34,9 +44,12 @@ def _is_over(stage: Stage) -> bool:
     """JARAI has said its last word, everything is settled, and nothing is left to do."""
     if stage.tracked[202] < len(stage.started) or stage.simulator.counters()["pending"]:
         return False
-    with stage.redis as redis:
-        if redis.exists(*_BUSY):
-            return False
+    try:
+        with stage.redis as redis:
+            if redis.exists(*_BUSY):
+                return False
+    except RedisError:
+        return False
     if not all(shown["settled"] for shown in stage.productions().values()):
         return False
     return all(one["status"] in TERMINAL for one in stage.simulator.truth()["productions"])

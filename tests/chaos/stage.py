@@ -38,6 +38,7 @@ logfile redis.log
 """
 _TICK_SECONDS = 0.01
 _START_SECONDS = 60.0
+_READ_TRIES = 50
 _WHEN_CALM = ("loss", "double", "late", "api_429", "api_500", "api_503", "api_slow", "api_garbage", "api_drop",
               "blob_cut", "blob_corrupt", "blob_expired", "blob_slow", "blob_500", "blob_503", "blob_short",
               "blob_ignore_range")  # fmt: skip
@@ -131,11 +132,15 @@ class Stage:
         return all(self._status("GET", f"{url}/readyz") == 200 for url in self.urls.values())
 
     def get(self, path: str) -> Any:
-        """The JSON of one of the webs' answers; RuntimeError for anything but 200."""
-        answer = self._call("GET", self.urls[WEBS[0]] + path)
-        if answer.status != 200:
-            raise RuntimeError(f"GET {path}: {answer.status}")
-        return answer.json()
+        """The JSON of one of the webs' answers; RuntimeError when none of them says 200 for long."""
+        for url in itertools.chain.from_iterable(itertools.repeat(tuple(self.urls.values()), _READ_TRIES)):
+            with contextlib.suppress(urllib3.exceptions.HTTPError):
+                answer = self._call("GET", url + path)
+                if answer.status == 200:
+                    return answer.json()
+            self.processes.tend()
+            time.sleep(_TICK_SECONDS * 10)
+        raise RuntimeError(f"GET {path} is not answered")
 
     def productions(self) -> dict[str, dict[str, Any]]:
         """Everything that the deployment knows, by id."""

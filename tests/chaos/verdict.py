@@ -13,7 +13,8 @@ from tests.chaos.evidence import Evidence
 Kind = Literal["unsettled", "lost", "doubled", "wrong", "given up", "left behind", "said wrongly"]
 
 # What may stay in Redis of productions that are settled; everything else of ours has to be gone.
-_KEPT = ("production:", "events:", "timeline:", "index", "forget", "counts", "budget", "requests", "ready")
+_KEPT = ("production:", "events:", "timeline:", "index", "forget", "counts", "budget", "requests", "ready", "clock",
+         "deployment")  # fmt: skip
 TERMINAL = frozenset({"Published", "Failed", "Cancelled"})
 
 
