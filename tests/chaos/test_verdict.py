@@ -16,6 +16,10 @@ ONE, FILE = "5b0f7c3e-0f4e-4c59-9c3b-9a3c2f6c1a01", "d1"
 Parts = dict[str, Any]
 
 
+def evidence(parts: Parts) -> Evidence:
+    return Evidence(**parts)
+
+
 def buried(number: int) -> Parts:
     body = json.dumps({"productionId": ONE, "sequenceNumber": number})
     return {"kind": "event", "reason": "conflict", "body": body}
@@ -99,21 +103,21 @@ DOCTORED: dict[str, tuple[str, Callable[[Parts], object]]] = {
 
 
 def test_sound_evidence_has_nothing_to_say_against_it() -> None:
-    assert violations(Evidence(**sound())) == ()
+    assert violations(evidence(sound())) == ()
 
 
 def test_an_acknowledged_event_may_lie_under_dead_letters_instead_but_the_letter_is_a_finding() -> None:
     parts = sound()
     lose_an_event(parts)
     parts["dead_letters"].append(buried(2))
-    assert [found.kind for found in violations(Evidence(**parts))] == ["given up"]
+    assert [found.kind for found in violations(evidence(parts))] == ["given up"]
 
 
 def test_an_event_that_was_never_acknowledged_may_be_missing() -> None:
     parts = sound()
     lose_an_event(parts)
     parts["truth"]["productions"][0]["events"][1]["deliveries"] = [{"acknowledged": False}]
-    assert violations(Evidence(**parts)) == ()
+    assert violations(evidence(parts)) == ()
 
 
 @pytest.mark.parametrize("what", DOCTORED)
@@ -121,7 +125,7 @@ def test_whatever_is_doctored_is_noticed(what: str) -> None:
     kind, doctor = DOCTORED[what]
     parts = deepcopy(sound())
     doctor(parts)
-    assert kind in {found.kind for found in violations(Evidence(**parts))}
+    assert kind in {found.kind for found in violations(evidence(parts))}
 
 
 def test_of_the_logs_every_secret_traceback_and_line_of_another_kind_is_told() -> None:
@@ -145,5 +149,5 @@ def test_the_evidence_of_two_productions_is_not_mixed_up() -> None:
     parts["truth"]["productions"].append(other)
     parts["productions"]["another"] = parts["productions"][ONE]
     parts["timelines"]["another"] = parts["timelines"][ONE][:1]
-    found = violations(Evidence(**parts))
+    found = violations(evidence(parts))
     assert [(one.kind, one.production) for one in found] == [("lost", "another")]
