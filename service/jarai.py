@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 import urllib3
 from urllib3.util import Timeout
 
-from service import __version__
+from service import __version__, outgoing
 from service.core.errors import JaraiUnavailable
 from service.core.partner_api import LARGEST_ANSWER_BYTES, Request, Response
 
@@ -20,42 +18,40 @@ USER_AGENT = f"jarai-receiver/{__version__}"
 class Jarai:
     """The Partner API at `base_url`, spoken to with `api_key`. Safe to use from several threads."""
 
-    def __init__(self, base_url: str, api_key: str) -> None:
-        self._base_url = base_url
+    def __init__(self, base_url: str, api_key: str, longest_seconds: float = _LONGEST_ANSWER_SECONDS) -> None:
+        self._base_url, self._longest_seconds = base_url, longest_seconds
         self._headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
         if api_key:
             self._headers["X-API-Key"] = api_key
-        self._pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT)
+        self._pool = outgoing.open_pool(_TIMEOUT)
 
     def call(self, request: Request) -> Response:
         """JARAI's answer, whatever its status. Raises JaraiUnavailable when none came, or none that fits in memory."""
         headers = self._headers | ({"Content-Type": "application/json"} if request.body is not None else {})
         try:
-            answer = self._pool.request(
-                request.method,
-                self._base_url + request.path,
-                body=request.body,
-                headers=headers,
-                redirect=False,
-                preload_content=False,
-            )
-            body = _read(answer)
+            with outgoing.within(self._longest_seconds):
+                answer = self._pool.request(
+                    request.method,
+                    self._base_url + request.path,
+                    body=request.body,
+                    headers=headers,
+                    redirect=False,
+                    preload_content=False,
+                )
+                body = _read(answer)
         except urllib3.exceptions.HTTPError as error:
             raise JaraiUnavailable(f"no answer from JARAI: {_plain(error)}") from None
         return Response(answer.status, {name.lower(): value for name, value in answer.headers.items()}, body)
 
 
 def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
-    """The body, if it comes in time and fits; a connection with something left on it is not used again."""
+    """The body, if it fits; a connection with something left on it is not used again."""
     body = bytearray()
-    deadline = monotonic() + _LONGEST_ANSWER_SECONDS
     try:
         while chunk := answer.read1(_CHUNK_BYTES):
             body += chunk
             if len(body) > LARGEST_ANSWER_BYTES:
                 raise JaraiUnavailable(f"JARAI's answer is larger than {LARGEST_ANSWER_BYTES} bytes")
-            if monotonic() > deadline:
-                raise JaraiUnavailable(f"JARAI's answer takes longer than {_LONGEST_ANSWER_SECONDS:.0f} s")
     except BaseException:
         answer.close()
         raise

@@ -9,14 +9,17 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urljoin
 
 import urllib3
 from urllib3.util import Timeout
 
-from service.core.deliverables import Deliverable, check_address, decode_digest
-from service.core.errors import CorruptDownload, LinkExpired, TransferFailed, TransferStopped
+from service import outgoing
+from service.core.addresses import check_address, check_resolved
+from service.core.deliverables import Deliverable, decode_digest
+from service.core.errors import CorruptDownload, LinkExpired, LinkForbidden, TransferFailed, TransferStopped
 from service.jarai import USER_AGENT
 from workers import shutdown
 from workers.storage import PartialFile
@@ -25,7 +28,22 @@ _TIMEOUT = Timeout(connect=5, read=8)
 _CHUNK_BYTES = 1024 * 1024
 _LARGEST_UNANNOUNCED_BYTES = 16 * 1024**3
 _MOST_REDIRECTS = 3
+_ETAG = re.compile(r'"?[\x21\x23-\x7e]{1,200}"?')
+# What a proxy or a gateway answers in place of a file, and the files that may well be of these kinds.
+_PAGES = ("text/html", "application/xhtml+xml", "text/xml", "application/xml")
+_PAGE_ENDINGS = ("htm", "html", "xhtml", "xml", "ttml", "dfxp", "svg", "srt", "vtt", "txt")
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a server may take: until its answer begins, redirects included, and for any next byte of the file.
+
+    Both well within a claim, which is kept only when bytes arrive.
+    """
+
+    head_seconds: float = 20.0
+    read_seconds: float = 15.0
 
 
 class Progress(Protocol):
@@ -36,10 +54,13 @@ class Progress(Protocol):
 
 
 def open_pool(hosts: tuple[str, ...]) -> urllib3.PoolManager:
-    """The connections that transfers share. A failed request is never repeated in here."""
-    return urllib3.PoolManager(
-        retries=False, timeout=_TIMEOUT, headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-    )
+    """The connections that transfers share; each leads only where `hosts` allow."""
+
+    def judge(host: str, port: int, address: str, secure: bool) -> None:
+        check_resolved(host, port, address, hosts, secure=secure)
+
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    return outgoing.open_pool(_TIMEOUT, headers, judge)
 
 
 class Transfer:
@@ -52,14 +73,15 @@ class Transfer:
         deliverable: Deliverable,
         partial: PartialFile,
         progress: Progress,
+        patience: Patience = Patience(),
     ) -> None:
-        self._pool, self._hosts = pool, hosts
+        self._pool, self._hosts, self._patience = pool, hosts, patience
         self._deliverable, self._partial, self._progress = deliverable, partial, progress
 
     def run(self, url: str) -> str:
         """The SHA-256 of the complete, verified and synced bytes. Raises DownloadError or StorageUnavailable."""
-        etag = self._partial.note.get("etag")
-        if self._partial.size_bytes and not isinstance(etag, str):
+        etag = _strong(self._partial.note.get("etag"))
+        if self._partial.size_bytes and etag is None:
             self._partial.restart()
         if self._partial.size_bytes and self._partial.size_bytes == self._partial.note.get("total"):
             self._partial.shorten()
@@ -72,9 +94,9 @@ class Transfer:
         headers = dict(self._pool.headers)
         if self._partial.size_bytes and etag:
             headers |= {"Range": f"bytes={self._partial.size_bytes}-", "If-Range": etag}
-        with _plain_errors():
+        with _plain_errors(self._patience.head_seconds):
             answer = self._follow(url, headers)
-        with shutdown.interrupting(answer.shutdown):
+        with shutdown.interrupting(lambda: outgoing.break_off(answer)):
             try:
                 yield answer
             finally:
@@ -84,11 +106,14 @@ class Transfer:
     def _follow(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         for _ in range(_MOST_REDIRECTS + 1):
             check_address(url, self._hosts)
-            answer = self._pool.request("GET", url, headers=headers, redirect=False, preload_content=False)
+            answer = self._pool.request(
+                "GET", url, headers=headers, redirect=False, preload_content=False, decode_content=False
+            )
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
-            url = urljoin(url, answer.headers.get("Location", ""))
             answer.close()
+            answer.release_conn()
+            url = _next_address(url, answer.headers.get("Location", ""))
         raise TransferFailed("the address leads from one redirect to the next")
 
     def _total(self, answer: urllib3.BaseHTTPResponse, etag: str | None) -> int | None:
@@ -100,21 +125,25 @@ class Transfer:
             self._partial.restart()
         if answer.status not in (200, 206):
             raise TransferFailed(f"the address is answered with {answer.status}")
-        if answer.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+        if answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
             raise CorruptDownload("the bytes come compressed though nobody asked for that")
+        if answer.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":  # exactly what http.client undoes
+            raise TransferFailed("the bytes come in a framing that nobody asked for")
         if answer.status == 200:
             if self._partial.size_bytes:
                 self._partial.restart()
-            length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isascii() and length.isdigit() else None
+            total = _length(answer)
         else:
             total = self._resumed_total(answer, etag)
         announced = self._deliverable.bytes
         if announced is not None and total is not None and total != announced:
             raise CorruptDownload(f"JARAI announced {announced} bytes, the address has {total}")
-        new_etag = answer.headers.get("ETag", "")
-        if answer.status == 200 and new_etag and not new_etag.startswith("W/"):
-            self._partial.write_note({"etag": new_etag, "total": total})
+        if total is not None and total > self._most():
+            raise CorruptDownload(f"the address has {total} bytes, and JARAI announced no such size")
+        if answer.status == 200:
+            self._judge_unannounced(answer, total)
+            # Also without an ETag: the bytes to come must not be continued under that of the earlier ones.
+            self._partial.write_note({"etag": _strong(answer.headers.get("ETag")), "total": total})
         return total
 
     def _resumed_total(self, answer: urllib3.BaseHTTPResponse, etag: str | None) -> int:
@@ -125,6 +154,22 @@ class Transfer:
             raise TransferFailed("the server leaves out the end")
         return int(match[3])
 
+    def _judge_unannounced(self, answer: urllib3.BaseHTTPResponse, total: int | None) -> None:
+        """Where nobody says what the bytes should be, a page in place of a file and a cut have to show otherwise."""
+        known = self._deliverable
+        if known.bytes is not None or known.sha256 is not None or self._md5(answer) is not None:
+            return
+        kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        ending = known.file.rpartition(".")[2].lower() if "." in known.file else ""
+        if kind in _PAGES and ending and ending not in _PAGE_ENDINGS:
+            raise TransferFailed(f"the address is answered with a page ({kind}), not with a file")
+        if total is None and "Transfer-Encoding" not in answer.headers:
+            raise TransferFailed("neither JARAI nor the address says how long the file is")
+
+    def _most(self) -> int:
+        announced = self._deliverable.bytes
+        return _LARGEST_UNANNOUNCED_BYTES if announced is None else announced
+
     def _receive(self, answer: urllib3.BaseHTTPResponse, total: int | None) -> str:
         expected_md5 = self._md5(answer)
         sha256 = hashlib.sha256()
@@ -132,21 +177,21 @@ class Transfer:
         digests = (sha256,) if md5 is None else (sha256, md5)
         if self._partial.size_bytes:
             self._partial.hash_into(*digests)
-        most = total if total is not None else self._deliverable.bytes or _LARGEST_UNANNOUNCED_BYTES
+        most = total if total is not None else self._most()
         for chunk in self._chunks(answer):
+            if self._partial.size_bytes + len(chunk) > most:
+                raise CorruptDownload(f"more than {most} bytes come")
             for digest in digests:
                 digest.update(chunk)
             self._partial.append(chunk)
             self._progress.gained(len(chunk), self._partial.size_bytes)
-            if self._partial.size_bytes > most:
-                raise CorruptDownload(f"more than {most} bytes come")
         self._verify(total, sha256.hexdigest(), md5.hexdigest() if md5 else None, expected_md5)
         self._partial.sync()
         return sha256.hexdigest()
 
     def _chunks(self, answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         while True:
-            with _plain_errors():
+            with _plain_errors(self._patience.read_seconds):
                 chunk = answer.read1(_CHUNK_BYTES)  # read() would throw away what came before a break
             if not chunk:
                 if shutdown.requested():
@@ -173,11 +218,31 @@ class Transfer:
             raise CorruptDownload("the bytes do not match the SHA-256 that was announced")
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """urllib3's errors, which hold the address, as ours, which do not."""
+def _strong(etag: object) -> str | None:
+    """An ETag that can be sent back and stands for these very bytes; None for anything else."""
+    return etag if isinstance(etag, str) and _ETAG.fullmatch(etag) else None
+
+
+def _length(answer: urllib3.BaseHTTPResponse) -> int | None:
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
+
+
+def _next_address(url: str, location: str) -> str:
+    if not location:
+        raise TransferFailed("the address leads to a redirect that names no other")
     try:
-        yield
+        return urljoin(url, location)
+    except ValueError:
+        raise LinkForbidden("the address leads to a redirect that can't be read") from None
+
+
+@contextmanager
+def _plain_errors(seconds: float) -> Iterator[None]:
+    """urllib3's errors, which hold the address, as ours, which do not; also when it takes longer than that."""
+    try:
+        with outgoing.within(seconds):
+            yield
     except urllib3.exceptions.HTTPError as error:
         if shutdown.requested():
             raise TransferStopped("this worker ends") from None

@@ -9,27 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from service.core.errors import LinkForbidden
 from service.core.events import parse_instant
 
 LINK_LIFETIME = timedelta(hours=1)  # CONTRACT [seed]
 _LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # an instant beyond it is nonsense, but no reason to stumble
-_ADDRESS = re.compile(
-    r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?#][^\\\x00-\x1f\x7f]*)?",
-    re.IGNORECASE | re.ASCII,
-)
 _DEEPEST = 6
 _MOST_LISTED = 10_000
 
@@ -108,24 +101,6 @@ def safe_name(listed: Listed) -> str:
         stem, extension = given, ""
     parts = [_slug(listed.type, 40) or "Deliverable", _slug(stem, 60), listed.key]
     return "_".join(part for part in parts if part) + (f".{extension.lower()}" if extension else "")
-
-
-def check_address(url: str, allowed_hosts: Sequence[str]) -> None:
-    """Raise LinkForbidden unless the address is https (http only towards loopback) on an allowed host.
-
-    Stricter than any parser of addresses, so that no client can understand another host than the one checked here.
-    """
-    match = _ADDRESS.fullmatch(url)
-    if match is None:
-        raise LinkForbidden("the address is not https://host/…, or can be read in more than one way")
-    scheme, named, port = match[1].lower(), match[2].lower().rstrip("."), match[3]
-    if not any(
-        pattern in (named, f"{named}:{port}") or fnmatchcase(named, pattern) or fnmatchcase(f"{named}:{port}", pattern)
-        for pattern in allowed_hosts
-    ):
-        raise LinkForbidden(f"the address leads to {named[:100]}, which DOWNLOAD_HOSTS does not allow")
-    if scheme != "https" and not _is_loopback(named):
-        raise LinkForbidden(f"the address on {named[:100]} is not https")
 
 
 def _objects_with_address(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
@@ -227,12 +202,3 @@ def _link_expiry(item: Mapping[str, Any], url: str, listed_at: datetime) -> date
 def _slug(text: str, longest: int) -> str:
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9-]+", "-", plain)[:longest].strip("-")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

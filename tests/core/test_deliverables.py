@@ -1,4 +1,4 @@
-"""What JARAI lists, how one file is told from another, what it is called, and where it may come from."""
+"""What JARAI lists, how one file is told from another, and what it is called."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-import urllib3
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.core.deliverables import LINK_LIFETIME, Listed, check_address, decode_digest, read_list, safe_name, wanted
-from service.core.errors import LinkForbidden
+from service.core.deliverables import LINK_LIFETIME, Listed, decode_digest, read_list, safe_name, wanted
 from tests.core.given import START, item, json_values, one
 
 MD5 = hashlib.md5(b"film").hexdigest()
@@ -223,82 +221,3 @@ def test_what_is_wanted_is_what_was_listed() -> None:
     assert (deliverable.key, deliverable.id, deliverable.type) == (listed.key, "a", "Video")
     assert (deliverable.state, deliverable.bytes, deliverable.md5, deliverable.sha256) == ("wanted", 5, MD5, SHA256)
     assert "s3cr3t" not in repr(deliverable)
-
-
-HOSTS = ("*.blob.core.windows.net", "files.example", "127.0.0.1", "localhost:8080", "[::1]", "127.0.0.2")
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://jarai.blob.core.windows.net/out/a.mp4?sig=x",
-        "https://JARAI.Blob.Core.Windows.NET/a",
-        "https://a.b.blob.core.windows.net:443/a",
-        "https://files.example./a",
-        "http://127.0.0.1:9000/a",
-        "http://localhost:8080/a",
-        "https://localhost:8080/a",
-    ],
-)
-def test_an_address_on_an_allowed_host_may_be_fetched(url: str) -> None:
-    check_address(url, HOSTS)
-
-
-@pytest.mark.parametrize("pattern", ["[::1]", "[::1]:9000"])
-def test_an_ipv6_address_can_be_allowed_as_it_is_written_in_an_address(pattern: str) -> None:
-    check_address("http://[::1]:9000/a", (pattern,))
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "a.mp4",
-        "/relative?sig=x",
-        "https://",
-        "https:///a",
-        "https://evil.example/a",
-        "https://blob.core.windows.net.evil.example/a",
-        "https://evil.example/.blob.core.windows.net",
-        "https://evil.example?.blob.core.windows.net",
-        "https://evil.example#.blob.core.windows.net",
-        "https://evil.example\\.blob.core.windows.net/a",
-        "https://169.254.169.254\\.blob.core.windows.net/a",
-        "https://evil.example@jarai.blob.core.windows.net/a",
-        "https://jarai.blob.core.windows.net@evil.example/a",
-        "https://@jarai.blob.core.windows.net/a",
-        "https://:x@jarai.blob.core.windows.net/a",
-        "http://jarai.blob.core.windows.net/a",
-        "ftp://jarai.blob.core.windows.net/a",
-        "file:///etc/passwd",
-        "file://localhost:8080/etc/passwd",
-        "http://localhost:9999/a",
-        "http://files.example/a",
-        "https://jarai.blob.core.windows.net:port/a",
-        "https://[jarai.blob.core.windows.net/a",
-        "https://jarai\uff0fevil.example\u2100.blob.core.windows.net/a",
-    ],
-)
-def test_an_address_that_leads_elsewhere_is_refused(url: str) -> None:
-    with pytest.raises(LinkForbidden):
-        check_address(url, HOSTS)
-
-
-@given(st.text(alphabet="evil.example\\/@:?#[]%\t\n \x00-0", max_size=24), st.sampled_from(["", "/p", ":443/p"]))
-@example("evil.example\\", "/p")
-def test_the_host_that_is_checked_is_the_host_that_is_asked(text: str, rest: str) -> None:
-    url = f"https://{text}.blob.core.windows.net{rest}"
-    try:
-        check_address(url, ("*.blob.core.windows.net",))
-        asked = urllib3.util.parse_url(url).host
-    except (LinkForbidden, urllib3.exceptions.LocationParseError):
-        return
-    assume(asked is not None)
-    assert str(asked).rstrip(".").endswith(".blob.core.windows.net")
-
-
-def test_a_refusal_shows_no_secret() -> None:
-    with pytest.raises(LinkForbidden) as refusal:
-        check_address("https://evil.example/a?sig=s3cr3t", HOSTS)
-    assert "s3cr3t" not in str(refusal.value)
-    assert "DOWNLOAD_HOSTS" in str(refusal.value)
