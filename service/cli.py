@@ -119,6 +119,18 @@ def check(as_json: bool) -> None:
         sys.exit(1)
 
 
+@main.command()
+def rebuild() -> None:
+    """Bring back, from the manifests in STORAGE_URL, what Redis knew before it was emptied."""
+    outcome = _workers("workers.rebuild:rebuild")(_here())
+    click.echo(
+        f"{outcome.rebuilt} production(s) brought back, {outcome.asked} of them to be asked about; "
+        f"{outcome.known} known already"
+    )
+    if outcome.unreadable:
+        raise ReceiverError(f"no manifest of ours: {', '.join(map(_plain, outcome.unreadable[:20]))}")
+
+
 @main.group()
 def productions() -> None:
     """What is known of productions."""
@@ -212,6 +224,35 @@ def refresh(production_id: str) -> None:
         raise ReceiverError(f"no production {identity} is known here; follow it with: productions track {identity}")
     operator.refresh(redis, identity)
     click.echo(f"JARAI is asked about {identity} as soon as the budget allows")
+
+
+@productions.command()
+@click.argument("production_id")
+@click.option("--dry-run", is_flag=True, help="Only show what the events tell otherwise than what is stored.")
+@_AS_JSON
+def replay(production_id: str, dry_run: bool, as_json: bool) -> None:
+    """Make a production's state anew from its kept events, then ask JARAI. Stored files stay stored."""
+    redis = _here().redis
+    identity = operator.production_id(production_id)
+    production = kept.read(redis, identity)
+    if production is None:
+        raise ReceiverError(f"no production {identity} is known here; follow it with: productions track {identity}")
+    events, found = operator.replay_dry(redis, production)
+    if not dry_run:
+        operator.replay(redis, identity)
+    if as_json:
+        shown = [{"field": one.field, "stored": one.stored, "fromEvents": one.replayed} for one in found]
+        _print_json({"productionId": identity, "events": events, "dryRun": dry_run, "differences": shown})
+        return
+    _table(
+        ("field", "stored", "from the events"),
+        [(one.field, one.stored, one.replayed) for one in found],
+        f"{events} kept event(s) tell what is stored",
+    )
+    if found:
+        click.echo(f"({events} kept event(s); the stored status came from a {production.source})")
+    if not dry_run:
+        click.echo(f"{identity} is made anew from its events, then JARAI is asked")
 
 
 @main.group("deadletters")

@@ -55,6 +55,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "webhook.unavailable": Entry(
         "error", "reason, times", "Could not be kept; answered 503, so JARAI sends it again.", True
     ),
+    "production.rebuilt": Entry("info", "status, files", "A manifest brought back a production that Redis had lost."),
     "production.tracked": Entry("info", "", "Somebody asked to follow a production."),
     "production.status_changed": Entry(
         "info", "from_status, to_status, source, event_id, event_type, sequence_number", "A production moved."
@@ -87,6 +88,10 @@ CATALOGUE: Mapping[str, Entry] = {
     "store.unavailable": Entry("error", "error", "Redis does not answer or takes nothing.", True),
     "store.available": Entry("info", "", "Redis answers again."),
     "store.unsafe": Entry("error", "problem", "Redis may lose accepted events: the setting to change is named.", True),
+    "store.emptied": Entry(
+        "error", "", "Redis has lost what it kept: run `jarai-receiver rebuild` to bring back what can be.", True
+    ),
+    "clock.set_back": Entry("warning", "seconds", "Redis's clock was set back; what was due has moved along with it."),
     "download.unexpected": Entry("error", "error", "A download raised what it never should; it is tried again.", True),
     "sweep.rang": Entry("debug", "queue", "Something due was not being worked on, so a worker was woken."),
     "production.forgotten": Entry("info", "", "RETENTION_DAYS after it settled; its files stay."),

@@ -9,6 +9,8 @@ from redis import Redis
 from service import jobs, log
 from service.core.errors import ReceiverError
 from service.core.observations import OperatorAsked
+from service.core.production import Production
+from service.core.replay import Difference, differences, from_events
 from service.store import deadletters, inbox, productions
 
 
@@ -29,6 +31,18 @@ def track(redis: Redis, identity: str, account_id: str | None = None) -> None:
 def refresh(redis: Redis, identity: str) -> None:
     """Ask JARAI for the status as soon as the budget allows."""
     _ask(redis, identity, OperatorAsked(productions.now(redis), "refresh"))
+
+
+def replay(redis: Redis, identity: str) -> None:
+    """Make the state anew from the kept events, then ask JARAI; files that are stored stay stored."""
+    productions.replay(redis, identity, OperatorAsked(productions.now(redis), "replay"))
+    jobs.ring(redis, "advance")
+
+
+def replay_dry(redis: Redis, stored: Production) -> tuple[int, tuple[Difference, ...]]:
+    """How many events are kept, and what they alone tell otherwise than what is stored. Changes nothing."""
+    kept = productions.kept_events(redis, stored.production_id)
+    return len(kept), differences(stored, from_events(stored.production_id, kept, productions.now(redis)))
 
 
 def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:

@@ -82,7 +82,7 @@ def _storage(runtime: Runtime) -> Iterator[Line]:
     probe = f".check-{uuid.uuid4().hex}"
     try:
         storage = LocalStorage.open(settings.storage_dir, settings.state_dir)
-        storage.write("", probe, b"jarai-receiver check\n", uuid.uuid4().hex)
+        storage.write(probe, "", probe, b"jarai-receiver check\n")
         os.unlink(storage.root / probe)
         free = shutil.disk_usage(storage.root).free
     except (ReceiverError, OSError) as error:

@@ -10,6 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from service import jobs, log, runtime
+from service.core import manifest, retry
 from service.core.deliverables import Deliverable
 from service.core.errors import (
     CorruptDownload,
@@ -22,14 +23,14 @@ from service.core.errors import (
 )
 from service.core.observations import MANIFEST, DownloadFailed, DownloadStored, ManifestWritten, Written
 from service.core.retry import Failure
-from service.core.view import manifest
 from service.settings import Settings
 from service.store import due, inbox, productions
 from service.store.due import DownloadClaim
 from workers import shutdown
-from workers.storage import LocalStorage
+from workers.storage import LocalStorage, PartialFile, Stored
 from workers.transfer import Transfer, open_pool
 
+MANIFEST_FILE = "manifest.json"
 _RENEW_SECONDS = 1.0
 _LEASE_SECONDS = due.DOWNLOAD_LEASE_MS / 1000
 _STALL_SECONDS, _STALL_BYTES = 60.0, 64 * 1024
@@ -46,8 +47,6 @@ def run() -> None:
 
 class Downloader:
     """Fetches what is due, one file after the other. Any number may run at the same time, on any host."""
-
-    _storage_down = False
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis, self._settings = redis, settings
@@ -68,18 +67,23 @@ class Downloader:
             result = self._attempt(claim)
             if result is not None and inbox.observe(self._redis, claim.production_id, result):
                 jobs.ring(self._redis, "advance")
+            if isinstance(result, DownloadStored):  # and not before it has been told
+                LocalStorage.open(self._settings.storage_dir, self._settings.state_dir).forget(_name(claim))
             done += 1
         return done
 
     def _attempt(self, claim: DownloadClaim) -> Written | None:
         """What came of it; None when the claim has gone to somebody else, who will tell."""
         progress = _Progress(self._redis, claim)
+        if claim.tries > retry.MOST_CLAIMS:
+            died = TransferFailed(f"each of {retry.MOST_CLAIMS} processes that worked on it died or hung")
+            return self._failure(claim, "died", died, progress)
         try:
             storage = LocalStorage.open(self._settings.storage_dir, self._settings.state_dir)
-            result = (
-                self._write_manifest(claim, storage) if claim.key == MANIFEST else self._fetch(claim, storage, progress)
-            )
-            self._note_storage(None)
+            work = self._write_manifest if claim.key == MANIFEST else self._fetch
+            result: Written | None = work(claim, storage, progress)
+            if due.storage_works(self._redis):
+                self._log("storage.available")
             return result
         except LinkExpired as error:
             return self._failure(claim, "expired", error, progress)
@@ -90,7 +94,8 @@ class Downloader:
         except TransferFailed as error:
             return self._failure(claim, "transfer", error, progress)
         except StorageUnavailable as error:
-            self._note_storage(str(error))
+            if due.storage_failed(self._redis, str(error)):
+                self._log("storage.unavailable", error=str(error))
             return self._failure(claim, "storage", error, progress)
         except TransferStopped as error:
             return self._failure(claim, "stopped", error, progress) if shutdown.requested() else None
@@ -104,32 +109,34 @@ class Downloader:
 
     def _failure(self, claim: DownloadClaim, kind: Failure, error: Exception, progress: _Progress) -> DownloadFailed:
         at = productions.now(self._redis)
-        tried = _deliverable(claim)
+        tried = claim.deliverable
         link = tried.link_expires_at if tried is not None else None
         return DownloadFailed(at, claim.key, kind, str(error), progress.progressed, link)
 
-    def _write_manifest(self, claim: DownloadClaim, storage: LocalStorage) -> ManifestWritten:
+    def _write_manifest(self, claim: DownloadClaim, storage: LocalStorage, progress: _Progress) -> ManifestWritten:
+        """Under the same lock and claim as a file: who was stopped meanwhile never puts an old one over a new one."""
         production = claim.production
-        content = json.dumps(manifest(production), indent=2).encode() + b"\n"
-        storage.write(production.folder or "", "manifest.json", content, claim.token)
+        content = json.dumps(manifest.describe(production), indent=2).encode() + b"\n"
+        if not storage.write(_name(claim), production.folder or "", MANIFEST_FILE, content, progress.renew):
+            raise TransferFailed("another process still holds the manifest")
+        if production.complete:
+            for one in production.deliverables:
+                storage.forget(f"{claim.production_id}.{one.key}")
         return ManifestWritten(productions.now(self._redis), production.manifest_revision)
 
     def _fetch(self, claim: DownloadClaim, storage: LocalStorage, progress: _Progress) -> DownloadStored | None:
-        deliverable = _deliverable(claim)
+        deliverable = claim.deliverable
         if deliverable is None or deliverable.state != "wanted":
             due.drop_download(self._redis, claim)
             return None
         folder = claim.production.folder or ""
-        with storage.begin(f"{claim.production_id}.{claim.key}") as partial:
+        with storage.begin(_name(claim)) as partial:
             if partial is None:
                 raise TransferFailed("another process still holds the partial file")
             progress.start_bytes = partial.size_bytes
-            done = partial.note.get("stored")
-            found = storage.stored_sha256(folder, deliverable.file) if done else None
-            if found is not None and list(found) == done:
-                # It was put in its place, and the process died before it could say so.
-                partial.discard()
-                return self._stored(claim, *found, progress)
+            here = _already_here(storage, folder, deliverable, partial, progress)
+            if here is not None:
+                return self._stored(claim, here.bytes, here.sha256, progress)
             if not claim.url:
                 raise LinkExpired("there is no valid address")
             try:
@@ -140,24 +147,41 @@ class Downloader:
                 partial.discard()
                 raise
             progress.renew()
-            partial.write_note({"stored": [partial.size_bytes, sha256]})
+            partial.write_note({**partial.note, "stored": [partial.size_bytes, sha256]})
             partial.put_in_place(folder, deliverable.file)
             return self._stored(claim, partial.size_bytes, sha256, progress)
 
     def _stored(self, claim: DownloadClaim, size: int, sha256: str, progress: _Progress) -> DownloadStored:
         return DownloadStored(productions.now(self._redis), claim.key, size, sha256, progress.seconds)
 
-    def _note_storage(self, problem: str | None) -> None:
-        """One line when the folder fails and one when it is back, not one for every file."""
-        if problem is not None and not Downloader._storage_down:
-            self._log("storage.unavailable", error=problem)
-        if problem is None and Downloader._storage_down:
-            self._log("storage.available")
-        Downloader._storage_down = problem is not None
+
+def _name(claim: DownloadClaim) -> str:
+    return f"{claim.production_id}.{claim.key}"
 
 
-def _deliverable(claim: DownloadClaim) -> Deliverable | None:
-    return next((one for one in claim.production.deliverables if one.key == claim.key), None)
+def _already_here(
+    storage: LocalStorage, folder: str, wanted: Deliverable, partial: PartialFile, progress: _Progress
+) -> Stored | None:
+    """The file, if it lies in its place, whole: whoever put it there died before it could say so, or Redis was emptied.
+
+    Whole is what equals its note, or its line in the manifest, and whatever JARAI announced.
+    """
+    known = partial.note.get("stored") or _in_manifest(storage.read(folder, MANIFEST_FILE), wanted)
+    if not known:
+        return None
+    found = storage.stored(folder, wanted.file, progress.tick)
+    if found is None or [found.bytes, found.sha256] != known:
+        return None
+    announced = ((wanted.bytes, found.bytes), (wanted.sha256, found.sha256), (wanted.md5, found.md5))
+    return found if all(said in (None, is_) for said, is_ in announced) else None
+
+
+def _in_manifest(content: bytes | None, wanted: Deliverable) -> list[object] | None:
+    try:
+        entries = manifest.parse(content or b"").deliverables
+    except ValueError:
+        return None
+    return next(([one.size_bytes, one.sha256] for one in entries if one.file == wanted.file), None)
 
 
 class _Progress:
@@ -183,14 +207,18 @@ class _Progress:
         """Raises TransferStopped or TransferFailed."""
         self._window_bytes += chunk_bytes
         self._size_bytes = size_bytes
-        if shutdown.requested():
-            raise TransferStopped("this worker ends")
         now = monotonic()
         if now - self._window > _STALL_SECONDS:
             if self._window_bytes < _STALL_BYTES:
                 raise TransferFailed(f"only {self._window_bytes} bytes came in {_STALL_SECONDS:.0f} seconds")
             self._window, self._window_bytes = now, 0
-        if now - self._tried >= _RENEW_SECONDS:
+        self.tick()
+
+    def tick(self) -> None:
+        """Raises TransferStopped when it is time to end, or the claim is another's by now."""
+        if shutdown.requested():
+            raise TransferStopped("this worker ends")
+        if monotonic() - self._tried >= _RENEW_SECONDS:
             self.renew()
 
     def renew(self) -> None:

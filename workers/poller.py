@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from service import jobs, log
-from service.core import partner_api
+from service.core import partner_api, retry
 from service.core.budget import Answer, Limits, read_answer
 from service.core.errors import JaraiError, JaraiRefused, RateLimited, UnreadableState
 from service.core.observations import AskFailed, DeliverablesAnswered, StatusAnswered, Written
@@ -22,7 +22,8 @@ from service.core.partner_api import Request, Response
 from service.core.production import Production
 from service.jarai import Jarai
 from service.runtime import Runtime
-from service.store import due, inbox, productions, requests
+from service.store import deployment, due, inbox, productions, requests
+from service.store.due import AskClaim
 
 _LONGEST_NAP_SECONDS = 1.0
 _SHORTEST_NAP_SECONDS = 0.02
@@ -42,6 +43,7 @@ class Poller:
         self._log = log.get()
         self._store_down = False
         self._forgot_at = 0.0
+        self._deployment = deployment.remembered(runtime.settings.state_dir)
 
     def stop(self) -> None:
         self._stopping = True
@@ -64,6 +66,9 @@ class Poller:
     def _sweep(self) -> float:
         """Ring for whatever is due and not worked on; the seconds until the next look."""
         now = due.sweep(self._redis)
+        if now.set_back_seconds:
+            self._log("clock.set_back", seconds=round(now.set_back_seconds, 1))
+        self._look_for_loss(now.deployment)
         if now.advance and not now.advance_bells:
             jobs.ring(self._redis, "advance", bells=1 + now.advance // 32)
             self._log("sweep.rang", queue="advance")
@@ -77,6 +82,14 @@ class Poller:
             for identity in productions.forget(self._redis, _MOST_FORGOTTEN):
                 self._log("production.forgotten", production_id=identity)
         return self._nap(now)
+
+    def _look_for_loss(self, found: str) -> None:
+        """A Redis that was emptied under us, or put in the place of ours, is said once among all pollers."""
+        if self._deployment and found != self._deployment:
+            found = found or deployment.settle_in(self._redis, self._deployment)
+            if found:
+                self._log("store.emptied")
+        self._deployment = found or self._deployment
 
     def _nap(self, now: due.Due) -> float:
         if now.next_at is None or self._stopping:
@@ -136,12 +149,18 @@ class Asker:
         if claimed is None:
             requests.give_back(self._redis, token)
             return False
-        self._ask_about(*claimed, token)
+        self._ask_about(claimed, token)
         return True
 
-    def _ask_about(self, production: Production, now: datetime, token: str) -> None:
+    def _ask_about(self, claim: AskClaim, token: str) -> None:
+        production, now = claim.production, claim.now
         wants_list = production.list_at is not None and production.list_at <= now
         identity = production.production_id
+        if claim.tries > retry.MOST_CLAIMS:
+            requests.give_back(self._redis, token)
+            died = JaraiRefused(f"each of {retry.MOST_CLAIMS} processes that asked died or hung", code="PROCESS_DIED")
+            self._report(production, _failed(died, now, wants_list, final=True), died)
+            return
         question = partner_api.deliverables_request if wants_list else partner_api.status_request
         try:
             response = self._call(question(identity), token)
@@ -151,21 +170,27 @@ class Asker:
             due.give_back_ask(self._redis, identity)
             return
         except JaraiError as error:
-            self._say_failed(production, wants_list, error)
             if error.status in (401, 403):  # the key's fault more likely than the production's
                 self._log("jarai.refused", code=error.code, error=str(error), correlation_id=error.correlation_id)
             if error.status == 401:
+                self._say_failed(production, wants_list, error)
                 due.give_back_ask(self._redis, identity)
                 return
-            observation = AskFailed(
-                at=now,
-                question="deliverables" if wants_list else "status",
-                message=str(error),
-                code=error.code,
-                final=isinstance(error, JaraiRefused) and error.status != 403,
-                correlation_id=error.correlation_id,
-            )
-        if inbox.observe(self._redis, identity, observation):
+            final = isinstance(error, JaraiRefused) and error.status != 403
+            self._report(production, _failed(error, now, wants_list, final), error)
+        except RedisError:
+            raise
+        except Exception as error:  # noqa: BLE001 - here one question's turn ends: noted, tried again, then buried
+            odd = JaraiError(f"unexpected {type(error).__name__}: {error}", code="UNEXPECTED")
+            final = production.ask_failures >= retry.MOST_CLAIMS
+            self._report(production, _failed(odd, now, wants_list, final), odd)
+        else:
+            self._report(production, observation)
+
+    def _report(self, production: Production, observation: Written, error: JaraiError | None = None) -> None:
+        if error is not None:
+            self._say_failed(production, getattr(observation, "question", "") == "deliverables", error)
+        if inbox.observe(self._redis, production.production_id, observation):
             jobs.ring(self._redis, "advance")
 
     def _call(self, request: Request, token: str) -> Response:
@@ -195,14 +220,26 @@ class Asker:
         )
 
 
+def _failed(error: JaraiError, now: datetime, wants_list: bool, final: bool) -> AskFailed:
+    return AskFailed(
+        at=now,
+        question="deliverables" if wants_list else "status",
+        message=str(error),
+        code=error.code,
+        final=final,
+        correlation_id=error.correlation_id,
+    )
+
+
 def _read(response: Response, production: Production, now: datetime, wants_list: bool) -> Written:
     """The answer as an observation. Raises JaraiError."""
     if wants_list:
+        as_of = partner_api.date(response)
         return DeliverablesAnswered(
             at=now,
             knew_sequence=production.sequence,
-            listed=partner_api.read_deliverables(response, now),
-            as_of=partner_api.date(response),
+            listed=partner_api.read_deliverables(response, as_of or now),
+            as_of=as_of,
             knew_terminal=production.terminal,
             correlation_id=response.correlation_id,
         )

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,19 +69,26 @@ class LocalStorage:
         finally:
             os.close(descriptor)
 
-    def write(self, folder: str, file: str, content: bytes, token: str) -> None:
-        """Put a small file in its place, whole: a reader sees the old or the new one."""
-        temporary = self.partial / f"{token}.tmp"
-        with _disk():
+    def write(
+        self, name: str, folder: str, file: str, content: bytes, last_look: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Put a small file in its place, whole: a reader sees the old or the new one. False: another is at it.
+
+        `last_look` is called right before, under the lock of that `name`; what it raises ends it.
+        """
+        with self.begin(name) as partial:
+            if partial is None:
+                return False
             try:
-                with open(temporary, "wb") as handle:
-                    handle.write(content)
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                self._place(temporary, folder, file)
-            finally:
-                with contextlib.suppress(OSError):  # gone when it was put in its place
-                    temporary.unlink()
+                partial.restart()
+                partial.append(content)
+                partial.sync()
+                last_look()
+                partial.put_in_place(folder, file)
+            except BaseException:
+                partial.discard()
+                raise
+            return True
 
     def _place(self, temporary: Path, folder: str, file: str) -> None:
         target = self.root / folder
@@ -90,15 +97,52 @@ class LocalStorage:
         for directory in (target, target.parent, self.root):
             _sync_directory(directory)
 
-    def stored_sha256(self, folder: str, file: str) -> tuple[int, str] | None:
-        """Size and SHA-256 of a file under its final name, or None when there is none."""
+    def read(self, folder: str, file: str) -> bytes | None:
+        """A small file, or None when there is none."""
         with _disk():
             try:
-                with open(self.root / folder / file, "rb") as handle:
-                    digest = hashlib.file_digest(handle, "sha256")
-                    return handle.tell(), digest.hexdigest()
+                return (self.root / folder / file).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def stored(self, folder: str, file: str, tick: Callable[[], None]) -> Stored | None:
+        """The file under its final name, read whole, or None when there is none. `tick` is called as it goes."""
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        size = 0
+        with _disk():
+            try:
+                handle = open(self.root / folder / file, "rb")  # noqa: SIM115 - only its absence is expected
             except FileNotFoundError:
                 return None
+            with handle:
+                while chunk := handle.read(_READ_BYTES):
+                    sha256.update(chunk)
+                    md5.update(chunk)
+                    size += len(chunk)
+                    tick()
+        return Stored(size, sha256.hexdigest(), md5.hexdigest())
+
+    def manifests(self) -> Iterator[tuple[str, bytes, Mapping[str, int]]]:
+        """Each production's folder with its manifest, and the size of each file in it."""
+        with _disk():
+            for path in sorted(self.root.glob("*/*/manifest.json")):
+                sizes = {one.name: one.stat().st_size for one in path.parent.iterdir() if one.is_file()}
+                yield path.parent.relative_to(self.root).as_posix(), path.read_bytes(), sizes
+
+    def forget(self, name: str) -> None:
+        """What was noted of a file that is stored, and recorded elsewhere by now."""
+        for suffix in (".json", ".part"):
+            with contextlib.suppress(OSError):
+                (self.partial / f"{name}{suffix}").unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file as it lies there. Digests are lower-case hex."""
+
+    bytes: int
+    sha256: str
+    md5: str
 
 
 class PartialFile:
@@ -139,13 +183,14 @@ class PartialFile:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
         self.size_bytes = 0
 
-    def hash_into(self, *digests: Digest) -> None:
-        """Feed what is there already, and go on writing behind it."""
+    def hash_into(self, *digests: Digest, tick: Callable[[], None] = lambda: None) -> None:
+        """Feed what is there already, and go on writing behind it. `tick` is called as it goes."""
         with _disk():
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             while chunk := os.read(self._descriptor, _READ_BYTES):
                 for digest in digests:
                     digest.update(chunk)
+                tick()
 
     def append(self, chunk: bytes) -> None:
         with _disk():
@@ -159,20 +204,15 @@ class PartialFile:
             os.fsync(self._descriptor)
 
     def put_in_place(self, folder: str, file: str) -> None:
-        """Rename to the final name. Only for bytes that are complete, verified and synced."""
+        """Rename to the final name. Only for bytes that are complete, verified and synced. The note stays."""
         with _disk():
             self._storage._place(self._path, folder, file)
-            self.forget()
-
-    def forget(self) -> None:
-        """Remove what is left of it."""
-        self._note_path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Nothing of it is of use any more."""
         with _disk():
             self._path.unlink(missing_ok=True)
-            self.forget()
+            self._note_path.unlink(missing_ok=True)
 
 
 def _alone_with(descriptor: int, path: Path) -> bool:

@@ -13,6 +13,7 @@ from rq import Queue, SimpleWorker
 
 from service import log, runtime
 from service.settings import Settings
+from service.store import deployment
 from service.store.connection import connect
 from workers import shutdown
 from workers.processes import Processes
@@ -49,6 +50,8 @@ def work(queue: str) -> None:
     here = runtime.current(f"worker {queue}")
     redis = connect(runtime.redis_url(here.settings), timeout_seconds=_IDLE_SECONDS + 10)
     _wait_for(redis)
+    if queue == "download" and not deployment.recognise(redis, here.settings.state_dir):
+        log.get()("store.emptied")
     worker = _Worker(
         [Queue(queue, connection=redis, serializer="json")],
         connection=redis,

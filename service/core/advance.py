@@ -21,6 +21,7 @@ from service.core.observations import (
     DownloadFailed,
     DownloadStored,
     EventArrived,
+    ManifestFound,
     ManifestWritten,
     Observation,
     OperatorAsked,
@@ -31,6 +32,7 @@ from service.core.redaction import redact
 from service.core.schedule import Intervals, next_list_at, next_status_at
 
 _MOST_HOLES = 100
+_REMEMBERED = ("hole_at", "last_event_at", "last_asked_at", "last_failed_at", "last_listed_at")
 
 
 def advance(before: Production, observations: Iterable[Observation], now: datetime, intervals: Intervals) -> Change:
@@ -38,7 +40,7 @@ def advance(before: Production, observations: Iterable[Observation], now: dateti
 
     Taking in the same event, answer or result twice changes nothing the second time.
     """
-    step = _Step(before)
+    step = _Step(_without_future(before, now))
     for observation in observations:
         step.take_in(observation, now)
     return step.close(now, intervals)
@@ -59,7 +61,7 @@ class _Step:
     def take_in(self, observation: Observation, now: datetime) -> None:
         match observation:
             case EventArrived():
-                self._event(observation.event, observation.received_at)
+                self._event(observation.event, observation.received_at, observation.replayed)
             case StatusAnswered():
                 self._status_answer(observation)
             case DeliverablesAnswered():
@@ -72,6 +74,8 @@ class _Step:
                 self._download_failed(observation, now)
             case ManifestWritten():
                 self._set(manifest_written=max(self.p.manifest_written, observation.revision), manifest_at=None)
+            case ManifestFound():
+                self._manifest_found(observation)
             case _:
                 self._operator(observation)
 
@@ -104,14 +108,15 @@ class _Step:
 
     # --- what JARAI says -------------------------------------------------------------------------------------
 
-    def _event(self, event: Event, received_at: datetime) -> None:
+    def _event(self, event: Event, received_at: datetime, replayed: bool) -> None:
         p = self.p
         self._set(
             account_id=p.account_id or str(event.account_id),
             last_event_at=max(p.last_event_at or received_at, received_at),
             refused=None,
         )
-        self._record(event.sequence_number)
+        if not replayed:
+            self._record(event.sequence_number)
         self._excuse(event)
         self._count(event.sequence_number, received_at)
         self._event_status(event, received_at)
@@ -120,7 +125,7 @@ class _Step:
         listed = read_list(event.data, event.timestamp)
         if event.event_type == DELIVERABLE_READY:
             self._ready(event, {one.key for one in listed})
-        if listed:
+        if listed and not replayed:  # the archive keeps addresses without what opens them
             self._list(listed, received_at)
         if event.event_type not in KNOWN_TYPES:  # CONTRACT: answered by asking for the status
             self._set(unknown_sequence=max(p.unknown_sequence, event.sequence_number))
@@ -237,6 +242,7 @@ class _Step:
 
     def _list_answer(self, answer: DeliverablesAnswered) -> None:
         as_of = answer.as_of or answer.at
+        listed = [replace(one, link_expires_at=one.link_expires_at + (answer.at - as_of)) for one in answer.listed]
         self._set(
             listed_sequence=max(self.p.listed_sequence or 0, answer.knew_sequence),
             list_excused_sequence=LARGEST if answer.knew_terminal else self.p.list_excused_sequence,
@@ -246,7 +252,7 @@ class _Step:
             list_refused=None,
         )
         self._resolve("list")
-        self._list(answer.listed, answer.at)
+        self._list(listed, answer.at)
         self._record({"at": answer.at, "kind": "deliverables", "listed": len(answer.listed)})
         self._fact("deliverables.listed", listed=len(answer.listed), correlation_id=answer.correlation_id)
         empty = not self.p.deliverables
@@ -274,8 +280,9 @@ class _Step:
                     sha256=item.sha256,
                 )
             known[item.key] = deliverable
-        folder = self.p.folder or f"{self.p.account_id or 'unknown-account'}/{self.p.production_id}"
-        self._set(deliverables=tuple(known.values()), folder=folder if known else self.p.folder)
+        self._set(deliverables=tuple(known.values()))
+        if known:
+            self._open_folder()
 
     def _ask_failed(self, failure: AskFailed) -> None:
         p = self.p
@@ -348,12 +355,14 @@ class _Step:
         fresh_start = result.progressed and result.failure in ("transfer", "expired")
         attempts = 1 if fresh_start else deliverable.attempts + counted
         pause = retry.after_download_failure(result.failure, attempts, f"{self.p.production_id}{result.key}")
+        before = deliverable.error
         deliverable = replace(deliverable, attempts=attempts, error=result.message)
         fields = {"deliverable_id": deliverable.id, "type": deliverable.type, "failure": result.failure}
         if pause is None:
             self._put(replace(deliverable, state="failed", next_at=None, link_expires_at=None))
             self._bury(result.key, f"{deliverable.type}: {result.message}", **fields)
             return
+        again = result.failure == "storage" and result.message == before  # one line for one trouble
         # Another file's failure may have brought fresh addresses while this one was being tried.
         refreshed = result.link_expires_at not in (None, deliverable.link_expires_at)
         if result.failure == "expired" and not refreshed:
@@ -362,7 +371,7 @@ class _Step:
         else:
             deliverable = replace(deliverable, next_at=now + pause)
         self._put(deliverable)
-        if result.failure == "stopped":
+        if result.failure == "stopped" or again:
             return
         self._say(
             "deliverable.retrying",
@@ -376,14 +385,59 @@ class _Step:
     def _operator(self, asked: OperatorAsked) -> None:
         self._record({"at": asked.at, "kind": "operator", "wish": asked.wish})
         self._set(account_id=self.p.account_id or asked.account_id, refused=None, ask_failures=0)
-        if asked.wish == "refresh":
+        if asked.wish in ("refresh", "replay"):
             self._set(refresh_wanted=True)
+        if asked.wish == "replay":
+            self._forget_events()
         if asked.wish != "retry":
             return
         self._set(list_attempts=0, list_refused=None)
         for one in self.p.deliverables:
             if one.state == "failed" and asked.key in ("", one.key):
                 self._put(replace(one, state="wanted", attempts=0, link_expires_at=None, next_at=None, error=None))
+
+    def _forget_events(self) -> None:
+        """What was made of the events; they follow once more, and then JARAI is asked."""
+        self._set(
+            status=None,
+            source=None,
+            error_code=None,
+            error_message=None,
+            sequence=-1,
+            status_sequence=-1,
+            polled_as_of=None,
+            answered_as_of=None,
+            missing=(),
+            excused_sequence=-1,
+            unknown_sequence=-1,
+            hole_at=None,
+        )
+
+    def _manifest_found(self, found: ManifestFound) -> None:
+        """What is known already stays; a production that is not final by its manifest is asked about."""
+        p = self.p
+        known = {one.key for one in p.deliverables}
+        new = tuple(one for one in found.deliverables if one.key not in known)
+        if p.status is not None and not new:
+            return
+        self._record({"at": found.at, "kind": "manifest_found", "status": found.status, "files": len(new)})
+        self._set(
+            account_id=p.account_id or found.account_id,
+            folder=p.folder or found.folder,
+            sandbox=p.sandbox or found.sandbox,
+            deliverables=(*p.deliverables, *new),
+            manifest_revision=p.manifest_revision + 1,
+        )
+        if p.status is None and found.settled and found.status in TERMINAL:
+            self._set(
+                status=found.status,
+                source="manifest",
+                updated_at=found.at,
+                listed_sequence=-1,
+                list_excused_sequence=LARGEST,
+            )
+        elif p.status is None:
+            self._set(refresh_wanted=True)
 
     # --- what has to be done next ----------------------------------------------------------------------------
 
@@ -393,9 +447,20 @@ class _Step:
                 self._put(replace(one, next_at=now))
 
     def _plan_manifest(self, now: datetime) -> None:
-        """The manifest is due when it lags behind; one that is due already covers the next change too."""
+        """The manifest is due when it lags behind; one that is due already covers the next change too.
+
+        It is begun as soon as the folder is known: were Redis lost, it is what a production is known by.
+        """
+        if self.p.account_id is not None and self.p.manifest_revision == 0:
+            self._open_folder()
+            self._set(manifest_revision=1)
         if self.p.manifest_written < self.p.manifest_revision and self.p.manifest_at is None:
             self._set(manifest_at=now)
+
+    def _open_folder(self) -> None:
+        """Once it has a name it keeps that."""
+        account = self.p.account_id or "unknown-account"
+        self._set(folder=self.p.folder or f"{account}/{self.p.production_id}")
 
     # --- small things ----------------------------------------------------------------------------------------
 
@@ -439,6 +504,15 @@ class _Step:
                 self._put(replace(one, state="failed", next_at=None, error=reason))
                 self._bury(one.key, f"{one.type}: {reason}", deliverable_id=one.id, type=one.type)
         self._set(list_attempts=0)
+
+
+def _without_future(production: Production, now: datetime) -> Production:
+    """What is remembered of a time that has not come is the work of a clock that was wrong: nothing waits for it."""
+    latest = now + timedelta(seconds=1)
+    wrong: dict[str, Any] = {name: None for name in _REMEMBERED if (getattr(production, name) or now) > latest}
+    if production.created_at > latest:
+        wrong["created_at"] = now
+    return replace(production, **wrong) if wrong else production
 
 
 def _told_by_then(event: Event, as_of: datetime, polled_status: str | None) -> bool:

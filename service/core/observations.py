@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from service.core.deliverables import Listed
+from service.core.deliverables import Deliverable, Listed
 from service.core.events import Event
 from service.core.retry import Failure
 
@@ -20,10 +20,14 @@ MANIFEST = "manifest"  # stands where a deliverable's key would: the manifest is
 
 @dataclass(frozen=True, slots=True)
 class EventArrived:
-    """A webhook. Kept as a reference to the archived body, so it has no JSON of its own."""
+    """A webhook. Kept as a reference to the archived body, so it has no JSON of its own.
+
+    `replayed`: it was taken in before, and the timeline has it.
+    """
 
     event: Event
     received_at: datetime
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +115,33 @@ class ManifestWritten:
 
 @dataclass(frozen=True, slots=True)
 class OperatorAsked:
-    """A person or a partner's system wants something. `key` names one deliverable for `retry`; empty means all."""
+    """A person or a partner's system wants something. `key` names one deliverable for `retry`; empty means all.
+
+    `replay`: the kept events follow, and what was made of them before is to be forgotten.
+    """
 
     at: datetime
-    wish: Literal["track", "refresh", "retry"]
+    wish: Literal["track", "refresh", "retry", "replay"]
     account_id: str | None = None
     key: str = ""
     kind: Literal["operator"] = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFound:
+    """A manifest that lies in the storage folder, and the files of its list that lie there whole.
+
+    `settled`: it says that nothing will be added, and no file of it is missing.
+    """
+
+    at: datetime
+    account_id: str | None
+    folder: str
+    status: str | None
+    settled: bool
+    sandbox: bool
+    deliverables: tuple[Deliverable, ...]
+    kind: Literal["manifest_found"] = "manifest_found"
 
 
 Written = (
@@ -128,10 +152,23 @@ Written = (
     | DownloadFailed
     | ManifestWritten
     | OperatorAsked
+    | ManifestFound
 )
+Beginning = OperatorAsked | ManifestFound  # what a production may begin with, beside its first webhook
 Observation = EventArrived | Written
 
 _JSON: TypeAdapter[Written] = TypeAdapter(Annotated[Written, Field(discriminator="kind")])
+
+
+def result_of(observation: Written) -> str:
+    """The key of the file (or MANIFEST) that somebody has just worked on; empty where nobody has."""
+    match observation:
+        case DownloadStored() | DownloadFailed():
+            return observation.key
+        case ManifestWritten():
+            return MANIFEST
+        case _:
+            return ""
 
 
 def to_json(observation: Written) -> bytes:

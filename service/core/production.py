@@ -17,7 +17,7 @@ from service.core.observations import MANIFEST
 LIFE = STATUSES
 TERMINAL = frozenset({"Published", "Failed", "Cancelled"})
 WITH_FILES = frozenset({"AwaitingApproval", "Distributing", "Published"})
-Source = Literal["webhook", "poll"]
+Source = Literal["webhook", "poll", "manifest"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ import hashlib
 from datetime import timedelta
 from typing import Literal
 
-Failure = Literal["expired", "transfer", "corrupt", "forbidden", "storage", "stopped"]
+Failure = Literal["expired", "transfer", "corrupt", "forbidden", "died", "storage", "stopped"]
 
 # How many failures in a row end in a dead letter. A missing disk and a shutdown are nobody's fault and never do.
-_MOST_ATTEMPTS: dict[Failure, int] = {"expired": 6, "transfer": 12, "corrupt": 4, "forbidden": 1}
+_MOST_ATTEMPTS: dict[Failure, int] = {"expired": 6, "transfer": 12, "corrupt": 4, "forbidden": 1, "died": 1}
 _STORAGE_PAUSE = timedelta(seconds=30)
 MOST_ADVANCE_ATTEMPTS = 6
+MOST_CLAIMS = 6  # of a file or a question, each ended by the death of its process
 MOST_LIST_ATTEMPTS = 6
 MOST_EMPTY_LISTS = 3
 

@@ -1,4 +1,4 @@
-"""What others get to see of a production: the HTTP answer, the CLI's `--json`, and the manifest."""
+"""What others get to see of a production: the HTTP answer and the CLI's `--json`."""
 
 from __future__ import annotations
 
@@ -29,29 +29,6 @@ def describe(production: Production) -> dict[str, Any]:
         "nextPollAt": instant(p.due_to_ask_at),
         "folder": p.folder,
         "deliverables": [_describe_deliverable(one) for one in p.deliverables],
-    }
-
-
-def manifest(production: Production) -> dict[str, Any]:
-    """The manifest beside the files: only what lies there complete. `settled`: nothing will be added."""
-    return {
-        "productionId": production.production_id,
-        "accountId": production.account_id,
-        "status": production.status,
-        "settled": production.complete,
-        "sandbox": production.sandbox,
-        "deliverables": [
-            {
-                "id": one.id,
-                "type": one.type,
-                "file": one.file,
-                "bytes": one.bytes,
-                "sha256": one.sha256,
-                "storedAt": instant(one.stored_at),
-            }
-            for one in production.deliverables
-            if one.state == "stored"
-        ],
     }
 
 

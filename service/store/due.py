@@ -7,18 +7,33 @@ from datetime import UTC, datetime
 
 from redis import Redis
 
+from service.core.deliverables import Deliverable
 from service.core.production import Production
 from service.store.productions import parse_state
-from service.store.scripts import CLAIM_ASK, CLAIM_DOWNLOAD, PREFIX, RENEW_DOWNLOAD, SWEEP
+from service.store.scripts import (
+    CLAIM_ASK,
+    CLAIM_DOWNLOAD,
+    DROP_DOWNLOAD,
+    GIVE_BACK_ASK,
+    PREFIX,
+    RENEW_DOWNLOAD,
+    STORAGE_FAILED,
+    SWEEP,
+)
 
 ASK_LEASE_MS = 30_000
 DOWNLOAD_LEASE_MS = 30_000
+STORAGE_PAUSE_MS = 10_000
 _PATIENCE_MS = 300  # a production that became due just now has been rung for by whoever made it so
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What is due and how many bells are waiting for it. `next_at`: when the next thing falls due."""
+    """What is due and how many bells are waiting for it. `next_at`: when the next thing falls due.
+
+    `set_back_seconds`: so far the clock has been set back since the last look; what was due has moved along.
+    `deployment` is empty in a Redis that no deployment has been at home in, or that was emptied.
+    """
 
     now: datetime
     advance: int
@@ -27,11 +42,25 @@ class Due:
     download_bells: int
     ask: int
     next_at: datetime | None
+    set_back_seconds: float
+    deployment: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskClaim:
+    """A production to ask JARAI about. `tries`: claims in a row, this one included, that came to nothing."""
+
+    production: Production
+    now: datetime
+    tries: int
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadClaim:
-    """A file to fetch, or the manifest to write (`key` is then observations.MANIFEST). `url` is a secret."""
+    """A file to fetch, or the manifest to write (`key` is then observations.MANIFEST). `url` is a secret.
+
+    `tries`: claims in a row, this one included, that ended without a word and without a byte gained.
+    """
 
     member: str
     production_id: str
@@ -40,16 +69,22 @@ class DownloadClaim:
     production: Production
     url: str
     now: datetime
+    tries: int
+
+    @property
+    def deliverable(self) -> Deliverable | None:
+        return next((one for one in self.production.deliverables if one.key == self.key), None)
 
 
 def sweep(redis: Redis) -> Due:
     """One look at all due lists."""
     row = SWEEP.run(redis, _PATIENCE_MS)
-    return Due(_moment(row[0]), row[1], row[2], row[3], row[4], row[5], _moment(row[6]) if row[6] >= 0 else None)
+    next_at = _moment(row[6]) if row[6] >= 0 else None
+    return Due(_moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at, row[7] / 1000, row[8].decode())
 
 
-def claim_ask(redis: Redis) -> tuple[Production, datetime] | None:
-    """The production to ask JARAI about, and the time; nobody else gets it for half a minute.
+def claim_ask(redis: Redis) -> AskClaim | None:
+    """The production to ask JARAI about; nobody else gets it for half a minute.
 
     Raises UnreadableState; nobody gets that one for half a minute either.
     """
@@ -60,12 +95,12 @@ def claim_ask(redis: Redis) -> tuple[Production, datetime] | None:
     if production is None:  # forgotten meanwhile
         redis.zrem(f"{PREFIX}ask", row[1])
         return None
-    return production, _moment(row[0])
+    return AskClaim(production, _moment(row[0]), row[3])
 
 
 def give_back_ask(redis: Redis, production_id: str) -> None:
-    """The question was not answered and is due again at once."""
-    redis.zadd(f"{PREFIX}ask", {production_id: 0}, xx=True)
+    """The question was not answered, through no fault of the production's, and is due again at once."""
+    GIVE_BACK_ASK.run(redis, production_id)
 
 
 def claim_download(redis: Redis, token: str) -> DownloadClaim | None:
@@ -73,16 +108,16 @@ def claim_download(redis: Redis, token: str) -> DownloadClaim | None:
 
     Raises UnreadableState; nobody gets that one for half a minute either.
     """
-    row = CLAIM_DOWNLOAD.run(redis, token, DOWNLOAD_LEASE_MS)
+    row = CLAIM_DOWNLOAD.run(redis, token, DOWNLOAD_LEASE_MS, STORAGE_PAUSE_MS)
     if len(row) == 1:
         return None
     member = row[1].decode()
     production_id, _, key = member.partition(":")
     production = parse_state(row[2])
     if production is None:
-        redis.zrem(f"{PREFIX}download", member)
+        DROP_DOWNLOAD.run(redis, member)
         return None
-    return DownloadClaim(member, production_id, key, token, production, row[3].decode(), _moment(row[0]))
+    return DownloadClaim(member, production_id, key, token, production, row[3].decode(), _moment(row[0]), row[4])
 
 
 def renew_download(redis: Redis, claim: DownloadClaim, bytes_so_far: int) -> bool:
@@ -92,7 +127,17 @@ def renew_download(redis: Redis, claim: DownloadClaim, bytes_so_far: int) -> boo
 
 def drop_download(redis: Redis, claim: DownloadClaim) -> None:
     """Nobody wants this file any more."""
-    redis.zrem(f"{PREFIX}download", claim.member)
+    DROP_DOWNLOAD.run(redis, claim.member)
+
+
+def storage_failed(redis: Redis, reason: str) -> bool:
+    """Downloads pause, but for one try every ten seconds. True when that is news."""
+    return bool(STORAGE_FAILED.run(redis, reason, STORAGE_PAUSE_MS))
+
+
+def storage_works(redis: Redis) -> bool:
+    """Downloads go on. True when they had paused."""
+    return bool(redis.delete(f"{PREFIX}storage"))
 
 
 def _moment(milliseconds: int) -> datetime:

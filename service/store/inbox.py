@@ -62,8 +62,13 @@ def keep(redis: Redis, arrivals: Sequence[Arrival]) -> list[Kept | Exception]:
 
 
 def observe(redis: Redis, production_id: str, observation: observations.Written) -> bool:
-    """Append an observation; True when the production needs a worker. Twice the same is harmless."""
-    return bool(OBSERVE.run(redis, production_id, observations.to_json(observation)))
+    """Append an observation; True when the production needs a worker. Twice the same is harmless.
+
+    What comes of work for a production that has been forgotten meanwhile is dropped.
+    """
+    begins = int(isinstance(observation, observations.Beginning))
+    key = observations.result_of(observation)
+    return bool(OBSERVE.run(redis, production_id, observations.to_json(observation), begins, key))
 
 
 _CONFLICT = "another event of this production already had this sequence number"

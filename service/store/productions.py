@@ -18,7 +18,7 @@ from service.core.observations import EventArrived, Observation
 from service.core.production import Change, Production
 from service.core.view import instant
 from service.store import deadletters
-from service.store.scripts import CLAIM, COMMIT, FAILED, FORGET, PREFIX, REVIVE, run_all
+from service.store.scripts import CLAIM, COMMIT, FAILED, FORGET, PREFIX, REPLAY, REVIVE, run_all
 
 _LEASE_MS = 3000
 _MOST_OBSERVATIONS = 200
@@ -48,8 +48,8 @@ class Claim:
     def observations(self) -> Iterator[Observation]:
         """Raises MalformedEvent or ValueError for an entry that can't be read: that is a defect of ours."""
         for entry, body in zip(self.entries, self.bodies, strict=True):
-            if entry.startswith(b"e"):
-                yield EventArrived(events.parse(body), _moment(int(entry.split()[1])))
+            if entry[:1] in (b"e", b"r"):
+                yield EventArrived(events.parse(body), _moment(int(entry.split()[1])), replayed=entry[:1] == b"r")
             else:
                 yield observations.from_json(entry)
 
@@ -77,6 +77,11 @@ def failed(redis: Redis, claimed: Claim, pause: timedelta, most_attempts: int, r
 def revive(redis: Redis, production_id: str) -> None:
     """Take up a parked production again."""
     REVIVE.run(redis, production_id)
+
+
+def replay(redis: Redis, production_id: str, wish: observations.OperatorAsked) -> None:
+    """Have all kept events taken in once more, behind the wish that says so."""
+    REPLAY.run(redis, production_id, observations.to_json(wish))
 
 
 def forget(redis: Redis, most: int) -> list[str]:
@@ -136,6 +141,18 @@ def timeline(redis: Redis, production_id: str) -> list[dict[str, Any]]:
     numbers = [entry[1:].split()[0] for entry in entries if entry.startswith(b"e")]
     bodies = iter(redis.hmget(f"{PREFIX}events:{production_id}", numbers) if numbers else [])
     return [_event_entry(entry, next(bodies)) if entry.startswith(b"e") else json.loads(entry) for entry in entries]
+
+
+def kept_events(redis: Redis, production_id: str) -> list[EventArrived]:
+    """Every event that was taken in, in that order. Addresses have lost their queries by then."""
+    entries: Any = redis.lrange(f"{PREFIX}timeline:{production_id}", 0, -1)
+    references = [entry[1:].split() for entry in entries if entry.startswith(b"e")]
+    bodies: Any = redis.hmget(f"{PREFIX}events:{production_id}", [number for number, _ in references] or [b""])
+    return [
+        EventArrived(events.parse(body), _moment(int(received)))
+        for (_, received), body in zip(references, bodies, strict=False)
+        if body is not None
+    ]
 
 
 def _event_entry(entry: bytes, body: Any) -> dict[str, Any]:

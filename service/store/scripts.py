@@ -11,6 +11,10 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:attempts          hash id -> tries in a row    jarai:claims     hash  "id:key" -> token of its worker
     jarai:deadletter:{id}   hash                         jarai:progress   hash  "id:key" -> bytes so far
     jarai:deadletters       zset -> when added           jarai:counts     hash  name of a fact -> how often
+    jarai:tries             hash  id or "id:key" -> claims in a row that came to nothing
+    jarai:forgotten:{xxx}   hash id -> last number: productions whose retention ran out, by the id's first three
+    jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
+    jarai:storage           why no file can be stored      jarai:storage:try  one try at it is enough for now
 """
 
 from __future__ import annotations
@@ -30,6 +34,9 @@ local P = 'jarai:'
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+local function forgotten(id)
+  return redis.call('HGET', P..'forgotten:'..string.sub(id, 1, 3), id)
 end
 local function bury(id, at, fields)
   if redis.call('ZADD', P..'deadletters', 'NX', at, id) == 0 then return 0 end
@@ -82,6 +89,8 @@ def _send(redis: Redis, calls: Sequence[tuple[Script, tuple[Any, ...]]]) -> list
 # id, sequence number, body -> 1 newly dirty, 0 accepted, -1 the same again, or the other body of that number
 ACCEPT = Script("""
 local id, number, body = ARGV[1], ARGV[2], ARGV[3]
+local last = forgotten(id)
+if last and tonumber(number) <= tonumber(last) then return -1 end
 if redis.call('HSETNX', P..'events:'..id, number, body) == 0 then
   local kept = redis.call('HGET', P..'events:'..id, number)
   if kept == body then return -1 end
@@ -92,10 +101,14 @@ redis.call('RPUSH', P..'inbox:'..id, 'e'..number..' '..now)
 return redis.call('ZADD', P..'dirty', 'NX', now, id)
 """)
 
-# id, observation -> 1 newly dirty, 0 not
+# id, observation, 1 if it may begin a production, key of the file that it is the result of -> 1 newly dirty, 0 not
+# A file whose result lies in the inbox is due no more, until the commit says so.
 OBSERVE = Script("""
-redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
-return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
+local id = ARGV[1]
+if ARGV[3] == '0' and redis.call('EXISTS', P..'production:'..id) == 0 then return 0 end
+redis.call('RPUSH', P..'inbox:'..id, ARGV[2])
+if ARGV[4] ~= '' then redis.call('ZREM', P..'download', id..':'..ARGV[4]) end
+return redis.call('ZADD', P..'dirty', 'NX', now_ms(), id)
 """)
 
 # dead letter id, field, value, ...  -> 1 when it is new
@@ -116,7 +129,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'dirty', '-inf', now, 'LIMIT'
   local entries, bodies = {}, {}
   for i, entry in ipairs(redis.call('LRANGE', P..'inbox:'..id, 0, ARGV[3] - 1)) do
     if i > 1 and room <= 0 then break end
-    local number = string.match(entry, '^e(%d+) ')
+    local number = string.match(entry, '^[er](%d+) ')
     entries[i], bodies[i] = entry, number and redis.call('HGET', P..'events:'..id, number) or ''
     room = room - #entry - #bodies[i]
   end
@@ -151,7 +164,9 @@ for file, at in pairs(change.downloads) do
   end
   redis.call('HDEL', P..'claims', member)
   redis.call('HDEL', P..'progress', member)
+  redis.call('HDEL', P..'tries', member)
 end
+redis.call('HDEL', P..'tries', id)
 if change.forget then redis.call('ZADD', P..'forget', 'NX', change.forget, id)
 else redis.call('ZREM', P..'forget', id) end
 for _, dead in ipairs(change.resolved) do
@@ -167,12 +182,22 @@ if left == 0 then redis.call('ZREM', P..'dirty', id) else redis.call('ZADD', P..
 return left
 """)
 
+# id, observation -> 1 newly dirty: the observation, and after it all events of the timeline once more
+REPLAY = Script("""
+redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
+for _, entry in ipairs(redis.call('LRANGE', P..'timeline:'..ARGV[1], 0, -1)) do
+  if string.sub(entry, 1, 1) == 'e' then redis.call('RPUSH', P..'inbox:'..ARGV[1], 'r'..string.sub(entry, 2)) end
+end
+return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
+""")
+
 # id, pause, most attempts, dead letter id, field, value, ... -> attempts so far; parked once there were too many
 FAILED = Script("""
 local id = ARGV[1]
 local attempts = tonumber(redis.call('HGET', P..'attempts', id) or '0')
 if attempts >= tonumber(ARGV[3]) then
   redis.call('ZREM', P..'dirty', id)
+  redis.call('ZREM', P..'ask', id)
   bury(ARGV[4], now_ms(), {unpack(ARGV, 5)})
 else
   redis.call('ZADD', P..'dirty', 'XX', now_ms() + ARGV[2], id)
@@ -187,20 +212,42 @@ if redis.call('LLEN', P..'inbox:'..ARGV[1]) > 0 then redis.call('ZADD', P..'dirt
 return 1
 """)
 
-# patience -> now, productions waiting longer than that, bells for them, files due, bells for them, to ask, next due
+# patience -> now, productions waiting longer than that, bells for them, files due, bells for them, to ask, next due,
+# milliseconds that the clock was set back since the last look, deployment
+# Every time in Redis is by its clock. When that is set back, what was due soon would be due in an hour: it moves along.
 SWEEP = Script("""
 local now = now_ms()
+local back = tonumber(redis.call('GET', P..'clock') or '0') - now
+if back > 1000 then
+  for _, list in ipairs({'dirty', 'ask', 'download', 'requests', 'requests:flying'}) do
+    local unit = string.sub(list, 1, 8) == 'requests' and 1000 or 1
+    for i, one in ipairs(redis.call('ZRANGE', P..list, 0, -1)) do redis.call('ZINCRBY', P..list, -back / unit, one) end
+  end
+  local budget = redis.call('GET', P..'budget')
+  if budget then
+    budget = cjson.decode(budget)
+    budget.paused_until, budget.reset_at = budget.paused_until - back / 1000, budget.reset_at - back / 1000
+    redis.call('SET', P..'budget', cjson.encode(budget))
+  end
+else
+  back = 0
+end
+redis.call('SET', P..'clock', now)
 local next_at = -1
 for _, list in ipairs({'dirty', 'download', 'ask'}) do
   local head = redis.call('ZRANGE', P..list, 0, 0, 'WITHSCORES')[2]
   if head and (next_at < 0 or tonumber(head) < next_at) then next_at = tonumber(head) end
 end
+local files = redis.call('ZCOUNT', P..'download', '-inf', now)
+if redis.call('EXISTS', P..'storage') == 1 then
+  files = math.min(files, 1 - redis.call('EXISTS', P..'storage:try'))
+end
 return {now, redis.call('ZCOUNT', P..'dirty', '-inf', now - ARGV[1]), redis.call('LLEN', 'rq:queue:advance'),
-  redis.call('ZCOUNT', P..'download', '-inf', now), redis.call('LLEN', 'rq:queue:download'),
-  redis.call('ZCOUNT', P..'ask', '-inf', now), next_at}
+  files, redis.call('LLEN', 'rq:queue:download'), redis.call('ZCOUNT', P..'ask', '-inf', now), next_at, back,
+  redis.call('GET', P..'deployment') or ''}
 """)
 
-# lease -> now, id, state: the production that JARAI has to be asked about first
+# lease -> now, id, state, claims in a row: the production that JARAI has to be asked about first
 # One whose inbox is not empty waits a moment: what lies in there may answer the question.
 CLAIM_ASK = Script("""
 local now = now_ms()
@@ -209,40 +256,72 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'ask', '-inf', now, 'LIMIT', 
     redis.call('ZADD', P..'ask', now + 250, id)
   else
     redis.call('ZADD', P..'ask', now + ARGV[1], id)
-    return {now, id, redis.call('GET', P..'production:'..id) or ''}
+    return {now, id, redis.call('GET', P..'production:'..id) or '', redis.call('HINCRBY', P..'tries', id, 1)}
   end
 end
 return {now}
 """)
 
-# token, lease -> now, "id:key", state, address
+# id -> the question is due again at once, and this claim does not count
+GIVE_BACK_ASK = Script("""
+redis.call('HDEL', P..'tries', ARGV[1])
+return redis.call('ZADD', P..'ask', 'XX', 0, ARGV[1])
+""")
+
+# token, lease, pause while the storage folder fails -> now, "id:key", state, address, claims in a row
+# A folder that takes no files is tried with one file now and then.
 CLAIM_DOWNLOAD = Script("""
 local now = now_ms()
 local member = redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', 0, 1)[1]
 if not member then return {now} end
+if redis.call('EXISTS', P..'storage') == 1 and not redis.call('SET', P..'storage:try', 1, 'NX', 'PX', ARGV[3]) then
+  return {now}
+end
 redis.call('ZADD', P..'download', now + ARGV[2], member)
 redis.call('HSET', P..'claims', member, ARGV[1])
 local id = string.match(member, '^[^:]+')
-return {now, member, redis.call('GET', P..'production:'..id) or '', redis.call('GET', P..'link:'..member) or ''}
+return {now, member, redis.call('GET', P..'production:'..id) or '', redis.call('GET', P..'link:'..member) or '',
+  redis.call('HINCRBY', P..'tries', member, 1)}
 """)
 
-# token, lease, "id:key", bytes so far -> 1 while the claim holds
+# token, lease, "id:key", bytes so far -> 1 while the claim holds. Who gets further than anybody before is no failure.
 RENEW_DOWNLOAD = Script("""
 if redis.call('HGET', P..'claims', ARGV[3]) ~= ARGV[1] then return 0 end
 redis.call('ZADD', P..'download', 'XX', now_ms() + ARGV[2], ARGV[3])
-redis.call('HSET', P..'progress', ARGV[3], ARGV[4])
+if tonumber(ARGV[4]) > tonumber(redis.call('HGET', P..'progress', ARGV[3]) or '0') then
+  redis.call('HSET', P..'progress', ARGV[3], ARGV[4])
+  redis.call('HSET', P..'tries', ARGV[3], 1)
+end
 return 1
 """)
 
-# most -> ids of settled productions whose retention has run out, now gone
+# "id:key" -> nobody wants this file any more
+DROP_DOWNLOAD = Script("""
+for _, hash in ipairs({'claims', 'progress', 'tries'}) do redis.call('HDEL', P..hash, ARGV[1]) end
+redis.call('DEL', P..'link:'..ARGV[1])
+return redis.call('ZREM', P..'download', ARGV[1])
+""")
+
+# reason, pause -> 1 when that is news: the storage folder takes no files
+STORAGE_FAILED = Script("""
+redis.call('SET', P..'storage:try', 1, 'PX', ARGV[2])
+return redis.call('SETNX', P..'storage', ARGV[1])
+""")
+
+# most -> ids of settled productions whose retention has run out, now gone but for the last number: an old event that is
+# replayed must not begin them anew
 FORGET = Script("""
 local gone = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'forget', '-inf', now_ms(), 'LIMIT', 0, ARGV[1])) do
   if redis.call('LLEN', P..'inbox:'..id) == 0 then
+    local state = redis.call('GET', P..'production:'..id) or ''
+    local last = string.match(state, '"sequence":(%d+)') or '0'
+    redis.call('HSET', P..'forgotten:'..string.sub(id, 1, 3), id, last)
     redis.call('DEL', P..'production:'..id, P..'events:'..id, P..'timeline:'..id)
     redis.call('ZREM', P..'index', id)
     redis.call('ZREM', P..'forget', id)
     redis.call('ZREM', P..'ask', id)
+    redis.call('HDEL', P..'tries', id)
     gone[#gone + 1] = id
   end
 end

@@ -7,10 +7,12 @@ from typing import get_args
 
 import pytest
 
+from service.core.deliverables import read_list, wanted
 from service.core.observations import (
     AskFailed,
     DownloadFailed,
     DownloadStored,
+    ManifestFound,
     ManifestWritten,
     OperatorAsked,
     Written,
@@ -30,6 +32,7 @@ EACH: list[Written] = [
     DownloadFailed(at(1), "key", "transfer", "broke", progressed=True),
     ManifestWritten(at(1), 3),
     OperatorAsked(at(1), "track", account_id=ACCOUNT_ID),
+    ManifestFound(at(1), ACCOUNT_ID, "a/p", "Published", True, False, (wanted(read_list(item("a"), at(0))[0]),)),
     OperatorAsked(at(1), "retry", key="key"),
 ]
 
@@ -46,7 +49,7 @@ def test_every_kind_of_observation_can_be_written() -> None:
 
 @pytest.mark.parametrize("kind", sorted({one.kind for one in EACH}))
 def test_no_observation_is_mistaken_for_a_reference_to_an_event(kind: str) -> None:
-    assert all(not to_json(one).startswith(b"e") for one in EACH if one.kind == kind)
+    assert all(not to_json(one).startswith((b"e", b"r")) for one in EACH if one.kind == kind)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"null", b"e7 1", b'{"kind": "unheard"}', b'{"kind": "stored", "at": 1}'])

@@ -315,7 +315,7 @@ def test_files_that_an_event_lists_are_fetched_at_once_without_asking() -> None:
     told = change(arrived(STEP, 1), ready(2, item("a"), item("b")), seconds=2)
     known = told.production
     assert [each.state for each in known.deliverables] == ["wanted", "wanted"]
-    assert set(known.due_downloads) == {each.key for each in known.deliverables}
+    assert set(known.due_downloads) == {MANIFEST, *(each.key for each in known.deliverables)}
     assert [link.url for link in told.links] == [item("a")["sasUrl"], item("b")["sasUrl"]]
     assert known.list_at is None
     assert known.folder == f"{ACCOUNT_ID}/{PRODUCTION_ID}"
@@ -517,7 +517,9 @@ def test_a_manifest_that_can_not_be_written_is_tried_again() -> None:
         ("corrupt", 3, "wanted", True),
         ("corrupt", 4, "failed", False),
         ("forbidden", 1, "failed", False),
-        ("storage", 50, "wanted", True),
+        ("died", 1, "failed", False),
+        ("storage", 1, "wanted", True),
+        ("storage", 50, "wanted", False),
         ("stopped", 50, "wanted", False),
     ],
 )

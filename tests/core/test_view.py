@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from service.core.manifest import describe as manifest
 from service.core.observations import DownloadStored
 from service.core.production import Production
-from service.core.view import describe, instant, manifest
+from service.core.view import describe, instant
 from tests.core.given import ACCOUNT_ID, NEW, PRODUCTION_ID, after, answered, arrived, at, item, listing, one, ready
 
 SHA256 = "ab" * 32

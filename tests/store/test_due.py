@@ -6,7 +6,7 @@ import threading
 
 from redis import Redis
 
-from service.core.observations import OperatorAsked
+from service.core.observations import ManifestWritten, OperatorAsked
 from service.store import due, inbox, productions
 from service.store.scripts import PREFIX
 from tests.store.making import event, listing, new_id, take_in
@@ -18,6 +18,8 @@ def with_file(redis: Redis) -> str:
     """A production whose one file is due."""
     identity = new_id()
     take_in(redis, event(identity, 1, "deliverable.ready", data=listing(ADDRESS)))
+    inbox.observe(redis, identity, ManifestWritten(productions.now(redis), 1))
+    take_in(redis)
     return identity
 
 
@@ -100,7 +102,7 @@ def test_of_many_pollers_exactly_one_asks_about_a_production(redis: Redis) -> No
             gate.wait()
             found = due.claim_ask(client)
             if found is not None:
-                got.append(found[0].production_id)
+                got.append(found.production.production_id)
 
     threads = [threading.Thread(target=run) for _ in range(12)]
     for thread in threads:
@@ -116,7 +118,7 @@ def test_a_production_whose_inbox_is_not_empty_is_not_asked_about_yet(redis: Red
     inbox.keep(redis, [inbox.arrival(event(waiting, 1))])
     found = due.claim_ask(redis)
     assert found is not None
-    assert found[0].production_id == ready
+    assert found.production.production_id == ready
     assert due.claim_ask(redis) is None
     assert redis.zscore(f"{PREFIX}ask", waiting) is not None
 
@@ -146,4 +148,4 @@ def test_the_sweep_counts_what_is_due_and_tells_what_comes_next(redis: Redis) ->
     assert (seen.advance, seen.download, seen.ask) == (0, 1, 1)
     assert seen.next_at is not None
     assert seen.next_at <= seen.now
-    assert seen.download_bells == 1
+    assert seen.download_bells == 2

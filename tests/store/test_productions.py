@@ -16,7 +16,7 @@ from service.core.schedule import Intervals
 from service.store import deadletters, inbox, productions
 from service.store.productions import Claim
 from service.store.scripts import PREFIX
-from tests.store.making import RETENTION, event, keep, listing, new_id, take_in, values_of
+from tests.store.making import RETENTION, event, keep, listing, new_id, other_delivery, take_in, values_of, verdicts
 
 ADDRESS = "https://store.blob.core.windows.net/a/film{}.mp4?sv=1&sig=SeCrEt"
 
@@ -191,11 +191,49 @@ def settle(redis: Redis, identity: str, retention: timedelta) -> None:
     assert known.settled
 
 
-def test_forget_removes_every_key_of_a_settled_production(redis: Redis) -> None:
+def test_forget_removes_every_key_of_a_settled_production_but_its_last_number(redis: Redis) -> None:
     identity = new_id()
     settle(redis, identity, timedelta(milliseconds=-1))
     assert productions.forget(redis, 10) == [identity]
-    assert {key: value for key, value in values_of(redis).items() if identity in key + value} == {}
+    left = {key: value for key, value in values_of(redis).items() if identity in key + value}
+    assert left == {f"{PREFIX}forgotten:{identity[:3]}": str({identity.encode(): b"2"})}
+
+
+def test_an_old_event_that_is_replayed_after_all_was_forgotten_changes_nothing(redis: Redis) -> None:
+    identity = new_id()
+    bodies = (event(identity, 1, "production.queued"), event(identity, 2, "production.published"))
+    settle(redis, identity, timedelta(milliseconds=-1))
+    productions.forget(redis, 10)
+    before = values_of(redis)
+    assert verdicts(redis, *bodies, *map(other_delivery, bodies)) == ["duplicate"] * 4
+    assert values_of(redis) == before
+
+
+def test_a_new_event_of_a_production_that_was_forgotten_is_news(redis: Redis) -> None:
+    identity = new_id()
+    settle(redis, identity, timedelta(milliseconds=-1))
+    productions.forget(redis, 10)
+    assert verdicts(redis, event(identity, 3)) == ["accepted"]
+    take_in(redis)
+    assert productions.read(redis, identity) is not None
+
+
+def test_what_comes_late_of_work_for_a_forgotten_production_does_not_begin_it_anew(redis: Redis) -> None:
+    identity = new_id()
+    settle(redis, identity, timedelta(milliseconds=-1))
+    productions.forget(redis, 10)
+    assert not inbox.observe(redis, identity, ManifestWritten(productions.now(redis), 9))
+    take_in(redis)
+    assert productions.read(redis, identity) is None
+
+
+def test_an_operator_may_follow_a_forgotten_production_again(redis: Redis) -> None:
+    identity = new_id()
+    settle(redis, identity, timedelta(milliseconds=-1))
+    productions.forget(redis, 10)
+    assert inbox.observe(redis, identity, OperatorAsked(productions.now(redis), "track"))
+    take_in(redis)
+    assert productions.read(redis, identity) is not None
 
 
 def test_forget_leaves_what_is_young_or_has_something_to_take_in(redis: Redis) -> None:

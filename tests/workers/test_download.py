@@ -19,11 +19,12 @@ from redis import Redis
 
 from service import operator
 from service.core.deliverables import Deliverable
+from service.core.observations import ManifestWritten
 from service.core.production import Production, to_json
 from service.core.retry import MOST_LIST_ATTEMPTS
 from service.jarai import Jarai
 from service.settings import Settings, load
-from service.store import deadletters, due, productions
+from service.store import deadletters, due, inbox, productions
 from service.store.scripts import PREFIX
 from tests.deployment import eventually
 from tests.store.making import event, listing, new_id, take_in
@@ -52,6 +53,9 @@ class Bench:
         ready = event(identity, 999, "deliverable.ready", truncated=True, data={})
         take_in(self.redis, ready, event(identity, 1000, "production.published"))
         self.ask()
+        revision = self.known(identity).manifest_revision
+        inbox.observe(self.redis, identity, ManifestWritten(productions.now(self.redis), revision))
+        take_in(self.redis)
         return identity
 
     def truth(self, identity: str) -> dict[str, Any]:
@@ -64,7 +68,7 @@ class Bench:
             members: Any = self.redis.zrange(f"{PREFIX}{name}", 0, -1)
             for member in members:
                 self.redis.zadd(f"{PREFIX}{name}", {member: 0}, xx=True)
-        self.redis.delete(f"{PREFIX}budget")
+        self.redis.delete(f"{PREFIX}budget", f"{PREFIX}storage:try")
 
     def ask(self) -> None:
         """Ask JARAI once about each production for which that is due at any time."""
@@ -384,7 +388,8 @@ def placed_but_not_told(bench: Bench, identity: str, content: bytes) -> None:
     os.rename(storage.partial / f"{identity}.{one.key}.part", storage.root / (known.folder or "") / one.file)
 
 
-def test_a_file_that_was_put_in_its_place_before_a_crash_is_not_fetched_again(bench: Bench) -> None:
+def test_a_file_that_was_put_in_its_place_before_a_crash_is_not_fetched_again(bare_bench: Bench) -> None:
+    bench = bare_bench
     identity = bench.published({"type": "Transcript"})
     placed_but_not_told(bench, identity, b"the whole file")
     bench.until_quiet()
@@ -392,6 +397,15 @@ def test_a_file_that_was_put_in_its_place_before_a_crash_is_not_fetched_again(be
     assert bench.known(identity).settled
     assert bench.blob_requests() == []
     assert list((bench.settings.state_dir / "partial").iterdir()) == []
+
+
+def test_a_file_that_is_not_what_jarai_announces_is_fetched_although_a_note_says_that_it_is_stored(
+    bench: Bench,
+) -> None:
+    identity = bench.published({"type": "Transcript"})
+    placed_but_not_told(bench, identity, b"the whole file")
+    bench.until_quiet()
+    bench.is_stored(identity)
 
 
 def test_a_file_that_was_damaged_after_a_crash_is_fetched_again(bench: Bench) -> None:

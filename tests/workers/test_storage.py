@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.core.errors import StorageUnavailable
-from workers.storage import LocalStorage, _alone_with
+from workers.storage import LocalStorage, Stored, _alone_with
 
 _HOLDER = """
 import sys
@@ -29,6 +29,9 @@ def storage(tmp_path: Path) -> LocalStorage:
     return LocalStorage.open(tmp_path / "deliverables", tmp_path / "state")
 
 
+def nothing() -> None: ...
+
+
 def leftovers(storage: LocalStorage) -> list[str]:
     return sorted(path.name for path in storage.partial.iterdir())
 
@@ -42,9 +45,12 @@ def test_what_was_appended_lies_under_its_final_name_and_nothing_is_left_over(st
         partial.sync()
         partial.put_in_place("account/production", "film.mp4")
     assert (storage.root / "account/production/film.mp4").read_bytes() == b"abcdef"
+    assert leftovers(storage) == ["one.json"], "the note stays until the file has been told of"
+    storage.forget("one")
     assert leftovers(storage) == []
-    assert storage.stored_sha256("account/production", "film.mp4") == (6, hashlib.sha256(b"abcdef").hexdigest())
-    assert storage.stored_sha256("account/production", "other.mp4") is None
+    whole = Stored(6, hashlib.sha256(b"abcdef").hexdigest(), hashlib.md5(b"abcdef").hexdigest())
+    assert storage.stored("account/production", "film.mp4", nothing) == whole
+    assert storage.stored("account/production", "other.mp4", nothing) is None
 
 
 def test_an_interrupted_file_goes_on_where_it_was_with_its_note(storage: LocalStorage) -> None:
@@ -120,7 +126,7 @@ def test_a_finished_file_is_never_touched_by_whoever_opened_the_partial_before(s
 
 def test_a_reader_of_a_small_file_sees_the_old_or_the_new_one(storage: LocalStorage) -> None:
     contents = [bytes([65 + number]) * 50_000 for number in range(2)]
-    storage.write("a", "manifest.json", contents[0], "t")
+    storage.write("t", "a", "manifest.json", contents[0])
     stop, seen = threading.Event(), set()
 
     def read() -> None:
@@ -130,7 +136,7 @@ def test_a_reader_of_a_small_file_sees_the_old_or_the_new_one(storage: LocalStor
     reader = threading.Thread(target=read)
     reader.start()
     for turn in range(60):
-        storage.write("a", "manifest.json", contents[turn % 2], f"t{turn}")
+        storage.write(f"t{turn}", "a", "manifest.json", contents[turn % 2])
     stop.set()
     reader.join()
     assert seen <= set(contents)
@@ -165,14 +171,14 @@ def test_a_file_where_the_production_should_have_its_folder_is_storage_unavailab
             partial.put_in_place("account/production", "film")
     assert (storage.partial / "one.part").read_bytes() == b"x"
     with pytest.raises(StorageUnavailable):
-        storage.stored_sha256("account/production", "film")
+        storage.stored("account/production", "film", nothing)
 
 
 def test_a_small_file_that_can_not_be_placed_leaves_nothing_over(storage: LocalStorage) -> None:
     (storage.root / "account").write_text("not a folder")
     for token in ("t1", "t2", "t3"):
         with pytest.raises(StorageUnavailable):
-            storage.write("account/production", "manifest.json", b"{}", token)
+            storage.write(token, "account/production", "manifest.json", b"{}")
     assert leftovers(storage) == []
 
 

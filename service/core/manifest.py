@@ -1,0 +1,99 @@
+"""`manifest.json`: what lies beside it complete, and, were Redis lost, what a production is known by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, Field
+
+from service.core.deliverables import Deliverable
+from service.core.observations import ManifestFound
+from service.core.production import Production
+from service.core.view import instant
+
+_FILE = re.compile(r"[A-Za-z0-9-]+(?:_[A-Za-z0-9-]+)?_([0-9a-f]{16})(?:\.[a-z0-9]{1,10})?")
+
+
+class Entry(BaseModel):
+    """A stored file. `key` is the part of its name that tells it from all others of its production."""
+
+    id: str
+    type: str
+    file: Annotated[str, Field(pattern=rf"^{_FILE.pattern}$")]
+    size_bytes: Annotated[int, Field(alias="bytes", ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    stored_at: Annotated[AwareDatetime, Field(alias="storedAt")]
+
+    @property
+    def key(self) -> str:
+        match = _FILE.fullmatch(self.file)
+        assert match is not None
+        return match[1]
+
+
+class Manifest(BaseModel):
+    """A manifest as it lies in a folder."""
+
+    production_id: Annotated[UUID, Field(alias="productionId")]
+    account_id: Annotated[str | None, Field(alias="accountId")]
+    status: str | None
+    settled: bool
+    sandbox: bool
+    deliverables: tuple[Entry, ...]
+
+    def found(self, folder: str, sizes: Mapping[str, int], at: datetime) -> ManifestFound:
+        """What it tells of its production. `sizes`: bytes of each file that lies beside it."""
+        whole = [one for one in self.deliverables if sizes.get(one.file) == one.size_bytes]
+        return ManifestFound(
+            at=at,
+            account_id=self.account_id,
+            folder=folder,
+            status=self.status,
+            settled=self.settled and len(whole) == len(self.deliverables),
+            sandbox=self.sandbox,
+            deliverables=tuple(
+                Deliverable(
+                    key=one.key,
+                    id=one.id,
+                    type=one.type,
+                    file=one.file,
+                    state="stored",
+                    bytes=one.size_bytes,
+                    sha256=one.sha256,
+                    stored_at=one.stored_at,
+                )
+                for one in whole
+            ),
+        )
+
+
+def parse(content: bytes) -> Manifest:
+    """Raises ValueError when it is no manifest of ours."""
+    return Manifest.model_validate_json(content)
+
+
+def describe(production: Production) -> dict[str, Any]:
+    """The manifest of a production: only what lies there complete. `settled`: nothing will be added."""
+    return {
+        "productionId": production.production_id,
+        "accountId": production.account_id,
+        "status": production.status,
+        "settled": production.complete,
+        "sandbox": production.sandbox,
+        "deliverables": [
+            {
+                "id": one.id,
+                "type": one.type,
+                "file": one.file,
+                "bytes": one.bytes,
+                "sha256": one.sha256,
+                "storedAt": instant(one.stored_at),
+            }
+            for one in production.deliverables
+            if one.state == "stored"
+        ],
+    }
