@@ -44,7 +44,7 @@ class Evidence:
     logs: Logs
 
 
-def gather(stage: Stage) -> Evidence:
+def gather(stage: Stage, tracked: Mapping[int, int]) -> Evidence:
     """Ends all processes but Redis in good order on its way."""
     productions = stage.productions()
     timelines = {one: stage.get(f"/productions/{one}/timeline")["timeline"] for one in productions}
@@ -63,7 +63,7 @@ def gather(stage: Stage) -> Evidence:
         partial=tuple(sorted(path.name for path in (stage.folder / "state").glob("partial/*"))),
         keys=keys,
         jobs=jobs,
-        tracked=stage.tracked,
+        tracked=dict(tracked),
         overdue=tuple(stage.processes.overdue),
         logs=read_logs(_lines(stage.folder), stage.secrets),
     )

@@ -11,6 +11,7 @@ from tests.chaos.evidence import gather
 from tests.chaos.plan import plan
 from tests.chaos.report import Report, report
 from tests.chaos.stage import Stage
+from tests.chaos.trouble import Trouble
 from tests.chaos.verdict import TERMINAL
 from workers.simulator.running import run_in_thread
 from workers.simulator.settings import Settings
@@ -31,18 +32,22 @@ _BUSY = (
 def play(seed: int, seconds: float, folder: Path, settle_seconds: float = SETTLE_SECONDS) -> Report:
     """`folder` is made, and holds all logs and data afterwards. RuntimeError when the deployment does not come up."""
     actions = plan(seed, seconds)
-    with run_in_thread(Settings(seed=seed)) as simulator, Stage.open(folder, simulator) as stage:
-        stage.perform(actions, seconds)
-        stage.calm()
+    with (
+        run_in_thread(Settings(seed=seed)) as simulator,
+        Stage.open(folder, simulator) as stage,
+        Trouble.begin(stage) as trouble,
+    ):
+        trouble.perform(actions, seconds)
+        trouble.calm()
         began = time.monotonic()
-        stage.wait_until(lambda: _is_over(stage), settle_seconds)
+        stage.wait_until(lambda: _is_over(stage, trouble), settle_seconds)
         calm_seconds = time.monotonic() - began
-        return report(seed, seconds, actions, gather(stage), calm_seconds, stage.processes.ended)
+        return report(seed, seconds, actions, gather(stage, trouble.tracked), calm_seconds, stage.processes.ended)
 
 
-def _is_over(stage: Stage) -> bool:
+def _is_over(stage: Stage, trouble: Trouble) -> bool:
     """JARAI has said its last word, everything is settled, and nothing is left to do."""
-    if stage.tracked[202] < len(stage.started) or stage.simulator.counters()["pending"]:
+    if trouble.tracked[202] < trouble.started or stage.simulator.counters()["pending"]:
         return False
     try:
         with stage.redis as redis:

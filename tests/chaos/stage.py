@@ -1,28 +1,21 @@
-"""The deployment under trouble: its processes, its Redis, the simulated JARAI, and what each action does to them."""
+"""The deployment that is put under trouble: its processes, its Redis, and what it answers."""
 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
-import signal
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import urllib3
 from redis import Redis
-from redis.exceptions import RedisError
 
-from tests.chaos.plan import EVERYTHING, PROCESSES, WEBS, Action, Fault, Freeze, Production, Signal, Start, Store
+from tests.chaos.plan import PROCESSES, WEBS
 from tests.chaos.processes import Supervisor
 from tests.deployment import ADMIN_TOKEN, free_port
 from workers.redis_server import find_binary
@@ -39,24 +32,17 @@ logfile redis.log
 _TICK_SECONDS = 0.01
 _START_SECONDS = 60.0
 _READ_TRIES = 50
-_WHEN_CALM = ("loss", "double", "late", "api_429", "api_500", "api_503", "api_slow", "api_garbage", "api_drop",
-              "blob_cut", "blob_corrupt", "blob_expired", "blob_slow", "blob_500", "blob_503", "blob_short",
-              "blob_ignore_range")  # fmt: skip
 
 
 @dataclass(slots=True)
 class Stage:
-    """`tracked`: how often each answer came to those who asked for a production to be followed (0: none came)."""
+    """`urls`: of each web, by its name."""
 
     folder: Path
     socket: Path
     simulator: Running
     urls: Mapping[str, str]
     processes: Supervisor
-    tracked: Counter[int] = field(default_factory=Counter)
-    started: list[str] = field(default_factory=list)
-    _over: threading.Event = field(default_factory=threading.Event)
-    _partners: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "partner"))
     _http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(maxsize=10, retries=False))
 
     @classmethod
@@ -71,8 +57,6 @@ class Stage:
                 stage._start_all()
                 yield stage
             finally:
-                stage._over.set()
-                stage._partners.shutdown(wait=True, cancel_futures=True)
                 stage.processes.kill_all()
                 stage._http.clear()
 
@@ -85,34 +69,7 @@ class Stage:
         settings = self.simulator.settings
         return settings.api_key, settings.webhook_secret, ADMIN_TOKEN, "sig="
 
-    # --- the plan ------------------------------------------------------------------------------------------------
-
-    def perform(self, actions: Sequence[Action], seconds: float) -> None:
-        """Do all of it, each at its time, and keep alive what ends."""
-        order = itertools.count()
-        due: list[tuple[float, int, Callable[[], None]]] = []
-        for action in actions:
-            begin, end = self._steps(action)
-            heapq.heappush(due, (action.at, next(order), begin))
-            if end is not None:
-                heapq.heappush(due, (action.at + action.seconds, next(order), end))
-        started = time.monotonic()
-        while due or time.monotonic() - started < seconds:
-            while due and time.monotonic() - started >= due[0][0]:
-                heapq.heappop(due)[2]()
-            self.processes.tend()
-            time.sleep(_TICK_SECONDS)
-
-    def calm(self) -> None:
-        """The end of all trouble."""
-        self.simulator.set_faults(**{name: {"rate": 0, "next": 0} for name in _WHEN_CALM})
-        for name in (*PROCESSES, "redis"):
-            self.processes.hold(name, False)
-            self.processes.thaw(name)
-        self._heal()
-        self.wait_until(self.ready, _START_SECONDS, "readiness")
-
-    def wait_until(self, look: Callable[[], bool], seconds: float, what: str = "it") -> bool:
+    def wait_until(self, look: Callable[[], bool], seconds: float) -> bool:
         """Keep everything alive until `look` is content; False once `seconds` have passed."""
         deadline = time.monotonic() + seconds
         while not look():
@@ -129,7 +86,7 @@ class Stage:
     # --- what can be seen from outside ---------------------------------------------------------------------------
 
     def ready(self) -> bool:
-        return all(self._status("GET", f"{url}/readyz") == 200 for url in self.urls.values())
+        return all(self.status("GET", f"{url}/readyz") == 200 for url in self.urls.values())
 
     def get(self, path: str) -> Any:
         """The JSON of one of the webs' answers; RuntimeError when none of them says 200 for long."""
@@ -188,76 +145,8 @@ class Stage:
             "WEBHOOK_SILENCE_SECONDS": "2",
         }
 
-    def _steps(self, action: Action) -> tuple[Callable[[], None], Callable[[], None] | None]:
-        """What begins it, and what ends it."""
-        match action:
-            case Signal():
-                return partial(self._signal, action), None
-            case Freeze():
-                return partial(self.processes.freeze, action.process), partial(self.processes.thaw, action.process)
-            case Fault():
-                wanted = {"rate": action.rate, "next": action.next}
-                wanted |= {} if action.value is None else {"value": action.value}
-                begin = partial(self.simulator.set_faults, **{action.name: wanted})
-                return begin, partial(self.simulator.set_faults, **{action.name: {"rate": 0, "next": 0}})
-            case Start():
-                return partial(self._produce, action.productions), None
-            case Store():
-                return partial(self._trouble_redis, action), self._heal if action.seconds else None
-
-    def _signal(self, action: Signal) -> None:
-        for name in (*PROCESSES, "redis") if action.process == EVERYTHING else (action.process,):
-            self.processes.signal(name, signal.Signals[f"SIG{action.name}"])
-
-    def _produce(self, productions: Sequence[Production]) -> None:
-        for one in productions:
-            files = [{"type": file.type, "bytes": file.bytes, "checksum": file.checksum} for file in one.files]
-            identity = self.simulator.produce({
-                "outcome": one.outcome, "steps": one.steps, "stepSeconds": one.step_seconds,
-                "phaseSeconds": one.phase_seconds, "deliverables": files,
-            })  # fmt: skip
-            self.started.append(identity)
-            self._partners.submit(self._track, identity)
-
-    def _track(self, identity: str) -> None:
-        """As a partner does who has just triggered it: again until somebody says 202."""
-        for url in itertools.cycle(self.urls.values()):
-            status = self._status("POST", f"{url}/productions/{identity}/track")
-            self.tracked[status] += 1
-            if status == 202 or self._over.wait(0.2):
-                return
-
-    def _trouble_redis(self, action: Store) -> None:
-        match action.trouble:
-            case "kill":
-                self.processes.hold("redis", True)
-                self.processes.signal("redis", signal.SIGKILL)
-            case "restart":
-                self.processes.signal("redis", signal.SIGTERM)
-            case "freeze":
-                self.processes.freeze("redis")
-            case "read_only":
-                self._tell_redis("REPLICAOF", "127.0.0.1", "1")
-            case "full":
-                self._tell_redis("CONFIG", "SET", "maxmemory", "1")
-            case "cut":
-                self._tell_redis("CLIENT", "KILL", "TYPE", "normal")
-
-    def _heal(self) -> None:
-        self.processes.hold("redis", False)
-        self.processes.thaw("redis")
-        self.wait_until(partial(self._tell_redis, "CONFIG", "SET", "maxmemory", "0"), _START_SECONDS)
-        self.wait_until(partial(self._tell_redis, "REPLICAOF", "NO", "ONE"), _START_SECONDS)
-
-    def _tell_redis(self, *command: str) -> bool:
-        try:
-            with self.redis as redis:
-                redis.execute_command(*command)
-        except RedisError:
-            return False
-        return True
-
-    def _status(self, method: str, url: str) -> int:
+    def status(self, method: str, url: str) -> int:
+        """Of the answer; 0 when none came."""
         try:
             return self._call(method, url).status
         except urllib3.exceptions.HTTPError:
