@@ -113,7 +113,7 @@ _LONGER_THAN_A_CLAIM: Span = (31.0, 35.0)
 
 def plan(seed: int, seconds: float) -> tuple[Action, ...]:
     """Everything that happens, in the order of its beginning. The same for the same seed and length."""
-    lanes = (_trickle, _bursts, _signals, _freezes, _store, _webhooks, _api, _blobs)
+    lanes = (_trickle, _bursts, _signals, _freezes, _store, _webhooks, _api, _blobs, _slow_blobs)
     actions = [action for lane in lanes for action in lane(Random(f"{seed}:{lane.__name__}"), seconds)]
     return tuple(sorted(actions, key=lambda action: action.at))
 
@@ -180,15 +180,19 @@ def _api(dice: Random, seconds: float) -> Iterator[Action]:
 
 def _blobs(dice: Random, seconds: float) -> Iterator[Action]:
     """Wrong bytes come a few times and not for a stretch: four in a row for one file would rightly be given up."""
-    names = ["cut", "corrupt", "expired", "slow", "500", "503", "short", "ignore_range"]
+    names = ["cut", "corrupt", "expired", "500", "503", "short", "ignore_range"]
     for at, span in _stretches(dice, seconds, (0.5, 4), (1, 6)):
         name = f"blob_{dice.choice(names)}"
         if name in ("blob_corrupt", "blob_short"):
             yield Fault(at, name, span, next=dice.randint(1, 2))
-        elif name == "blob_slow":
-            yield Fault(at, name, span, 1.0, value=float(dice.randint(300_000, 1_500_000)))
         else:
             yield Fault(at, name, span, dice.choice([0.3, 0.6]))
+
+
+def _slow_blobs(dice: Random, seconds: float) -> Iterator[Action]:
+    """So that much of what ends processes ends them in the middle of a file."""
+    for at, span in _stretches(dice, seconds, (0.5, 4), (4, 12)):
+        yield Fault(at, "blob_slow", span, dice.choice([0.5, 1.0]), value=float(dice.randint(200_000, 1_500_000)))
 
 
 def _production(dice: Random) -> Production:
