@@ -9,6 +9,7 @@ import pytest
 
 from service.core.deliverables import read_list, wanted
 from service.core.observations import (
+    MANIFEST,
     AskFailed,
     DownloadFailed,
     DownloadStored,
@@ -17,6 +18,7 @@ from service.core.observations import (
     OperatorAsked,
     Written,
     from_json,
+    result_of,
     to_json,
 )
 from tests.core.given import ACCOUNT_ID, answered, at, item, listing
@@ -61,3 +63,10 @@ def test_what_nobody_of_ours_wrote_is_refused(data: bytes) -> None:
 def test_a_newer_versions_additional_fields_are_passed_over() -> None:
     written = json.loads(to_json(EACH[-1])) | {"added": 1}
     assert from_json(json.dumps(written).encode()) == EACH[-1]
+
+
+def test_the_result_of_work_on_a_file_names_it_and_nothing_else_does() -> None:
+    assert {result_of(one) for one in EACH if one.kind in ("stored", "download_failed")} == {"key"}
+    assert {result_of(one) for one in EACH if one.kind == "manifest"} == {MANIFEST}
+    others = ("status", "deliverables", "ask_failed", "operator", "manifest_found")
+    assert {result_of(one) for one in EACH if one.kind in others} == {""}
