@@ -29,6 +29,16 @@ MINUTES ?= 5
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+# As long as you like: FUZZ_EXAMPLES is the number of examples of each test, other ones every time.
+FUZZ_EXAMPLES ?= 3000
+fuzz: $(STAMP)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz -v -s --timeout 0
+
+# What a deployment installs, against the advisories of the Python Package Index. Needs the network.
+# --strict: a package of which nothing can be learnt fails the audit instead of being left out.
+audit: $(STAMP)
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock
+
 # Resolve the newest versions within the ranges of pyproject.toml.
 lock: $(STAMP)
 	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hmac
 import inspect
 import signal
@@ -23,13 +24,16 @@ from starlette.routing import Route
 from service import log
 from service.core.errors import ReceiverError
 from service.runtime import Runtime
-from service.web import deadletters, health, productions
+from service.web import deadletters, health, openapi, productions
+from service.web.connections import Connection, places
 from service.web.intake import Intake
 from service.web.webhooks import WebhookEndpoint
 
 _MOST_CONNECTIONS = 4096
 _DRAIN_SECONDS = 8
 _BACKLOG = 2048
+_RECEIVE_BUFFER_BYTES = 32 * 1024
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
 _CODES = {400: "INVALID_REQUEST", 401: "UNAUTHORIZED", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 409: "CONFLICT",
           413: "PAYLOAD_TOO_LARGE", 503: "SERVICE_UNAVAILABLE"}  # fmt: skip
 
@@ -56,6 +60,7 @@ def create(runtime: Runtime) -> Starlette:
             Route("/healthz", health.healthz),
             Route("/readyz", health.readyz),
             Route("/metrics", admin(health.metrics)),
+            Route("/openapi.json", admin(openapi.show)),
             Route("/productions", admin(productions.list_productions)),
             Route("/productions/{id}", admin(productions.show)),
             Route("/productions/{id}/timeline", admin(productions.timeline)),
@@ -68,6 +73,7 @@ def create(runtime: Runtime) -> Starlette:
         exception_handlers={HTTPException: _http_error, RedisError: _store_error},  # type: ignore[dict-item]
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # the target would be built from a Host header that anybody may write
     app.state.settings, app.state.intake = settings, intake
     app.state.redis, app.state.intake_redis = runtime.redis, runtime.intake_redis
     return app
@@ -81,12 +87,18 @@ def serve(runtime: Runtime) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        http=Connection,
+        ws="none",
+        limit_concurrency=places(_MOST_CONNECTIONS),
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     listening = listen(runtime.settings.host, runtime.settings.port)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when it has drained: that is a good end
         signal.signal(number, lambda *_: None)
+    # What is here now stays, so no collection looks at it again; an event is many objects and no garbage in circles.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
     uvicorn.Server(config).run([listening])
 
 
@@ -94,7 +106,10 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ReceiverError with what is wrong with HOST or PORT."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        # Of each connection: bounds what arrives at once, and what the kernel keeps while nobody reads.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        return listening
     except OSError as error:
         raise ReceiverError(f"can't listen on HOST {host}, PORT {port}: {error.strerror or error}") from None
 

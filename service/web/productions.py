@@ -102,7 +102,9 @@ async def _account(request: Request) -> str | None:
         return None
     try:
         value = json.loads(body)
-        account = value.get("accountId") if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            raise ValueError("is no object")
+        account = value.get("accountId")
         return str(UUID(account)) if account is not None else None
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise HTTPException(400, 'the body is empty or {"accountId": "<UUID>"}') from None

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ class Web:
             "POST", f"{self.url}/webhooks/jarai", body=body, headers=headers, timeout=10, retries=False
         )
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+    def connect(self, timeout: float = 10) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
 
-    def raw(self, request: bytes) -> bytes:
+    def raw(self, request: bytes, timeout: float = 10) -> bytes:
         """The answer to these bytes, up to the end of the connection."""
-        with self.connect() as connection:
+        with self.connect(timeout) as connection:
             connection.sendall(request)
             return everything(connection)
 
@@ -91,8 +91,10 @@ def request(body: bytes, *headers: bytes, secret: str = SECRETS[0]) -> bytes:
 
 
 @contextlib.contextmanager
-def run_web(redis: Redis, folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Web]:
-    """The process, ended by SIGTERM with the block unless it has ended already."""
+def run_web(
+    redis: Redis, folder: Path, settings: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+) -> Iterator[Web]:
+    """The process, ended by SIGTERM with the block unless it has ended already. `prefix`: a command that runs it."""
     port = free_port()
     environment = {
         "REDIS_URL": f"unix://{redis.connection_pool.connection_kwargs['path']}",
@@ -105,7 +107,7 @@ def run_web(redis: Redis, folder: Path, settings: Mapping[str, str] | None = Non
     output = folder / "web.log"
     with open(output, "wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "web"],
+            [*prefix, sys.executable, "-m", "service.cli", "web"],
             env={**os.environ, **environment, **(settings or {})},
             cwd=folder, stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip

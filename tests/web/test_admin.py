@@ -16,6 +16,7 @@ from tests.web.conftest import Web, run_web
 
 GUARDED = [
     ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
     ("GET", "/productions"),
     ("GET", "/productions/3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11"),
     ("GET", "/productions/3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11/timeline"),
@@ -164,7 +165,7 @@ def test_tracking_makes_a_production_that_jarai_is_asked_about(web: Web) -> None
 @pytest.mark.parametrize(
     "body",
     [b"{", b"\xff", b"[1]", b'"x"', b"5", b'{"accountId": 5}', b'{"accountId": "x"}', b"[" * 50_000, b"9" * 5000,
-     b'{"accountId": ["a"]}'],
+     b'{"accountId": ["a"]}', b"null", b"false"],
 )  # fmt: skip
 def test_a_wrong_body_of_track_is_400_and_tracks_nothing(web: Web, body: bytes) -> None:
     assert web.call("POST", f"/productions/{new_id()}/track", body).status == 400

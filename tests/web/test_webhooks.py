@@ -69,7 +69,7 @@ def test_upper_case_hex_is_the_same_signature(web: Web) -> None:
         lambda signature: signature + "," + signature,
         lambda signature: "sha256=" + "é" * 64,
         lambda signature: "sha256=" + "0" * 64,
-        lambda signature: "s" * 50_000,
+        lambda signature: "s" * 8_000,
     ],
 )
 def test_a_wrong_signature_is_refused_and_nothing_is_kept(web: Web, spoil: Callable[[str], str]) -> None:
