@@ -15,6 +15,7 @@ RESERVE = 2
 WINDOW_SECONDS = 61.0  # one more than JARAI's, for the time a request is on its way
 SMALLEST_TIER_PER_MINUTE = 10  # assumed until an answer tells the real limit
 _PAUSE_WITHOUT_ADVICE_SECONDS = 60.0
+_SHORTEST_PAUSE_SECONDS = 1.0  # after a 429
 _LONGEST_OUTAGE_PAUSE_SECONDS = 60.0
 
 
@@ -107,8 +108,9 @@ def after_answer(budget: Budget, answer: Answer, in_flight: int, now: float) -> 
         budget = replace(budget, remaining=answer.remaining - in_flight, reset_at=reset_at)
     if answer.status == 429:
         pause = answer.retry_after_seconds
-        if pause is None:
-            pause = max(budget.reset_at - now, 0.0) or _PAUSE_WITHOUT_ADVICE_SECONDS
+        if pause is None or pause < _SHORTEST_PAUSE_SECONDS:  # "at once" is no advice: it would end in a storm
+            until_reset = budget.reset_at - now
+            pause = max(until_reset, _SHORTEST_PAUSE_SECONDS) if until_reset > 0 else _PAUSE_WITHOUT_ADVICE_SECONDS
         return replace(budget, paused_until=max(budget.paused_until, now + pause))
     if answer.status is None or answer.status >= 500 or answer.status == 401:
         outages = min(budget.outages + 1, 16)

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from service.core.events import parse_instant
+from service.core.events import LARGEST, parse_instant
 
 LINK_LIFETIME = timedelta(hours=1)  # CONTRACT [seed]
 _LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # an instant beyond it is nonsense, but no reason to stumble
@@ -124,8 +124,8 @@ def _read_one(item: Mapping[str, Any], listed_at: datetime, shared_id: bool) -> 
     identity = _identity(item)
     return Listed(
         key=_key(f"{identity} {_bare(url)}" if shared_id else identity),
-        id=identity[:300],
-        type=_first_text(item, "type", "deliverableType")[:100] or "Deliverable",
+        id=_visible(identity[:300]),
+        type=_visible(_first_text(item, "type", "deliverableType")[:100]) or "Deliverable",
         url=url,
         link_expires_at=_link_expiry(item, url, listed_at),
         file_name=_first_text(item, "fileName", "filename", "name")[:300],
@@ -156,10 +156,15 @@ def _first_text(item: Mapping[str, Any], *names: str) -> str:
     return ""
 
 
+def _visible(text: str) -> str:
+    """As it is shown: nothing that could steer a terminal, look like another line, or not be written as UTF-8."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
 def _size(item: Mapping[str, Any]) -> int | None:
     for name in ("sizeBytes", "sizeInBytes", "fileSizeBytes", "contentLength", "bytes", "size"):
         value = item.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST:
             return value
     return None
 

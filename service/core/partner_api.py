@@ -19,7 +19,7 @@ from service.core.errors import JaraiRefused, JaraiUnavailable, RateLimited
 from service.core.events import parse_instant
 from service.core.redaction import redact
 
-LARGEST_ANSWER_BYTES = 8 * 1024 * 1024
+LARGEST_ANSWER_BYTES = 4 * 1024 * 1024  # read as JSON, at worst 24 times as much memory
 _LONGEST_WAIT_SECONDS = 25 * 3600.0
 
 
@@ -42,7 +42,7 @@ class Response:
 
     @property
     def correlation_id(self) -> str | None:
-        return (self.headers.get("x-correlation-id") or "")[:200] or None
+        return redact(_one_line(self.headers.get("x-correlation-id", ""))[:200]) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def read_status(response: Response) -> StatusAnswer:
     """Raises RateLimited, JaraiRefused or JaraiUnavailable (also for an answer that can't be read)."""
     answer = _object(response)
     status = answer.get("status")
-    if not isinstance(status, str) or not 0 < len(status) <= 100:
+    if not isinstance(status, str) or not 0 < len(status) <= 100 or not status.isprintable():
         raise JaraiUnavailable(
             "the answer names no status", status=response.status, correlation_id=response.correlation_id
         )
@@ -168,7 +168,12 @@ def date(response: Response) -> datetime | None:
 
 
 def _text(value: object) -> str | None:
-    return value[:2000] if isinstance(value, str) and value else None
+    return (_one_line(value[:2000]) or None) if isinstance(value, str) else None
+
+
+def _one_line(text: str) -> str:
+    """Without anything that could steer a terminal or look like another line."""
+    return "".join(one if one.isprintable() else " " for one in text).strip()
 
 
 def _uuid(value: object) -> str | None:

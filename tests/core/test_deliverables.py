@@ -62,6 +62,13 @@ def test_an_id_is_used_where_there_is_one_else_the_address_without_its_query(fie
     assert listed.id == (bare if name == "bare" else name)
 
 
+@pytest.mark.parametrize("mark", ["\x00", "\n", "\x1b", "\x85", "\u2028", "\u202e", "\ud800"])
+def test_what_is_shown_of_a_file_can_not_steer_a_terminal_or_look_like_another_line(mark: str) -> None:
+    first, second = one(id=f"a{mark}b", type=f"Vid{mark}eo"), one(id="a b", type="Video")
+    assert (first.id, first.type) == ("a\ufffdb", "Vid\ufffdeo")
+    assert first.key != second.key
+
+
 def test_a_password_in_an_address_is_no_part_of_an_id() -> None:
     assert read_list({"sasUrl": "https://u:s3cr3t@h/p/film.mp4?sig=x"}, START)[0].id == "https://h/p/film.mp4"
 
@@ -98,6 +105,9 @@ def test_the_order_of_a_list_does_not_change_what_a_file_is_called() -> None:
         ({"size": "7"}, None),
         ({"size": 7.5}, None),
         ({"size": True}, None),
+        ({"size": 2**53 - 1}, 2**53 - 1),
+        ({"size": 2**53}, None),
+        ({"size": 10**300, "bytes": 5}, 5),
     ],
 )
 def test_a_size_is_a_whole_number_or_nothing(fields: dict[str, Any], expected: int | None) -> None:

@@ -75,6 +75,8 @@ def test_only_the_status_has_to_be_there(nonsense: object) -> None:
         response({"status": ""}),
         response({"status": 5}),
         response({"status": "x" * 101}),
+        response({"status": "Produ\x1b[2Jcing"}),
+        response({"status": "Queued\nforged"}),
         response([{"status": "Queued"}]),
         response("Queued"),
         response(raw=b""),
@@ -186,6 +188,22 @@ def test_an_address_is_good_for_an_hour_from_when_jarai_made_the_list() -> None:
 @pytest.mark.parametrize("correlation_id", ["", "x" * 300])
 def test_a_correlation_id_is_bounded(correlation_id: str) -> None:
     assert response({}, x_correlation_id=correlation_id).correlation_id == (correlation_id[:200] or None)
+
+
+@pytest.mark.parametrize("mark", ["\x00", "\n", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u202e"])
+def test_nothing_that_steers_a_terminal_or_looks_like_another_line_is_taken_over(mark: str) -> None:
+    said = f"{mark}CODE{mark}said{mark}"
+    status = read_status(response({"status": "Failed", "errorCode": said, "errorMessage": said}))
+    assert (status.error_code, status.error_message) == ("CODE said", "CODE said")
+    assert response({}, x_correlation_id=said).correlation_id == "CODE said"
+    with pytest.raises(JaraiRefused) as raised:
+        read_status(response({"error": said, "message": said}, 400))
+    assert str(raised.value) == "JARAI answers 400 CODE said: CODE said"
+    assert read_status(response({"status": "Failed", "errorCode": mark * 3})).error_code is None
+
+
+def test_a_key_in_a_correlation_id_is_not_repeated() -> None:
+    assert "s3cr3t" not in (response({}, x_correlation_id="jarai_live_s3cr3ts3cr3t").correlation_id or "")
 
 
 @given(
