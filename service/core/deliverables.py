@@ -22,7 +22,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from service.core.events import LARGEST, parse_instant
 
 LINK_LIFETIME = timedelta(hours=1)  # CONTRACT [seed]
-_LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # an instant beyond it is nonsense, but no reason to stumble
+# An instant beyond these is nonsense, but no reason to stumble: not even when it is moved to our clock.
+_EARLIEST, _LATEST = datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _DEEPEST = 6
 _MOST_LISTED = 10_000
 
@@ -201,7 +202,7 @@ def _link_expiry(item: Mapping[str, Any], url: str, listed_at: datetime) -> date
             expiries.append(parse_instant(text))
         except ValueError:
             continue
-    return min(expiries)
+    return max(min(expiries), _EARLIEST)
 
 
 def _slug(text: str, longest: int) -> str:

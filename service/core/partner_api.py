@@ -21,6 +21,8 @@ from service.core.redaction import redact
 
 LARGEST_ANSWER_BYTES = 4 * 1024 * 1024  # read as JSON, at worst 24 times as much memory
 _LONGEST_WAIT_SECONDS = 25 * 3600.0
+# What no clock says that is only wrong. Instants are compared with it, and moved by its distance from our clock.
+_EARLIEST, _LATEST = datetime(2020, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,12 @@ def _error_body(response: Response) -> Mapping[str, Any]:
 
 
 def date(response: Response) -> datetime | None:
-    """When JARAI answered, by its own clock and to the second; None where it does not say."""
+    """When JARAI answered, by its own clock and to the second; None where it does not say, or says nonsense."""
     try:
-        return parsedate_to_datetime(response.headers.get("date", "")).astimezone(UTC)
+        moment = parsedate_to_datetime(response.headers.get("date", "")).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+    return moment if _EARLIEST <= moment < _LATEST else None
 
 
 def _text(value: object) -> str | None:

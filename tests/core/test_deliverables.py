@@ -156,6 +156,13 @@ def test_an_address_is_good_until_the_earliest_of_what_is_said(fields: dict[str,
     assert one(**fields).link_expires_at == START + timedelta(minutes=minutes)
 
 
+@pytest.mark.parametrize("listed_at", [datetime.min.replace(tzinfo=UTC), START, datetime.max.replace(tzinfo=UTC)])
+@pytest.mark.parametrize("expiry", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None])
+def test_an_expiry_out_of_its_time_can_still_be_moved_to_another_clock(listed_at: datetime, expiry: str | None) -> None:
+    [listed] = read_list(item(expiresAt=expiry), listed_at)
+    assert listed.link_expires_at - timedelta(days=300_000) < listed.link_expires_at + timedelta(days=300_000)
+
+
 deliverable_like = st.dictionaries(
     st.sampled_from(
         ["sasUrl", "id", "deliverableId", "type", "fileName", "size", "bytes", "md5", "checksum", "sha256", "expiresAt"]

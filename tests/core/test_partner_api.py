@@ -206,6 +206,17 @@ def test_a_key_in_a_correlation_id_is_not_repeated() -> None:
     assert "s3cr3t" not in (response({}, x_correlation_id="jarai_live_s3cr3ts3cr3t").correlation_id or "")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "yesterday", "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "1 Jan 2200 00:00 GMT"),
+        *("Thu, 01 Jan 1970 00:00:00 GMT", "Tue, 31 Dec 2019 23:59:59 GMT"),
+    ],
+)
+def test_a_date_that_no_clock_says_is_none(text: str) -> None:
+    assert partner_api.date(response({}, date=text)) is None
+
+
 @given(
     st.integers(0, 999),
     st.dictionaries(st.sampled_from(["date", "retry-after", "x-correlation-id"]), st.text(), max_size=3),
