@@ -8,138 +8,21 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import urllib3
-from redis import Redis
 
 from service import operator
-from service.core.deliverables import Deliverable
-from service.core.observations import ManifestWritten
-from service.core.production import Production, to_json
 from service.core.retry import MOST_LIST_ATTEMPTS
-from service.jarai import Jarai
-from service.settings import Settings, load
-from service.store import deadletters, due, inbox, productions
+from service.store import deadletters, due, productions
 from service.store.scripts import PREFIX
 from tests.deployment import eventually
 from tests.store.making import event, listing, new_id, take_in
+from tests.workers.receiver import Bench
 from workers.download import Downloader
-from workers.poller import Asker
-from workers.simulator.running import Running, run_in_thread
-from workers.simulator.settings import Settings as SimulatorSettings
 from workers.storage import LocalStorage
 
 MEBI = 1024 * 1024
-
-
-@dataclass
-class Bench:
-    """A receiver without processes: a test takes each step itself, and pauses are cut short."""
-
-    redis: Redis
-    simulator: Running
-    settings: Settings
-
-    def published(self, *files: dict[str, Any]) -> str:
-        """A production at JARAI with these files, which this receiver has a list of."""
-        plan = {"steps": 0, "stepSeconds": 0, "phaseSeconds": 0, "deliverables": list(files)}
-        identity = self.simulator.produce(plan)
-        eventually(lambda: self.truth(identity)["status"] == "Published")
-        ready = event(identity, 999, "deliverable.ready", truncated=True, data={})
-        take_in(self.redis, ready, event(identity, 1000, "production.published"))
-        self.ask()
-        revision = self.known(identity).manifest_revision
-        inbox.observe(self.redis, identity, ManifestWritten(productions.now(self.redis), revision))
-        take_in(self.redis)
-        return identity
-
-    def truth(self, identity: str) -> dict[str, Any]:
-        productions: list[dict[str, Any]] = self.simulator.truth()["productions"]
-        return next(one for one in productions if one["productionId"] == identity)
-
-    def hurry(self, *lists: str) -> None:
-        """Whatever waits in these lists is due now."""
-        for name in lists:
-            members: Any = self.redis.zrange(f"{PREFIX}{name}", 0, -1)
-            for member in members:
-                self.redis.zadd(f"{PREFIX}{name}", {member: 0}, xx=True)
-        self.redis.delete(f"{PREFIX}budget", f"{PREFIX}storage:try")
-
-    def ask(self) -> None:
-        """Ask JARAI once about each production for which that is due at any time."""
-        identities: Any = self.redis.zrange(f"{PREFIX}ask", 0, -1)
-        for raw in identities:
-            waiting = self.known(raw.decode())
-            if waiting.list_at is not None:
-                state = to_json(replace(waiting, list_at=waiting.created_at))
-                self.redis.set(f"{PREFIX}production:{raw.decode()}", b"%d\n%s" % (waiting.version, state))
-        self.hurry("ask")
-        jarai = Jarai(self.simulator.api_url, self.simulator.settings.api_key)
-        while Asker(self.redis, jarai, self.settings.limits).ask_once():
-            pass
-        take_in(self.redis)
-
-    def fetch(self) -> int:
-        """One attempt at whatever waits for one."""
-        self.hurry("download")
-        done = Downloader(self.redis, self.settings).drain()
-        take_in(self.redis)
-        return done
-
-    def until_quiet(self, most: int = 20) -> None:
-        for _ in range(most):
-            if not self.redis.zcard(f"{PREFIX}download") and not self.redis.zcard(f"{PREFIX}ask"):
-                return
-            self.ask()
-            self.fetch()
-        raise AssertionError("it goes on for ever")
-
-    def known(self, identity: str) -> Production:
-        found = productions.read(self.redis, identity)
-        assert found is not None
-        return found
-
-    def only(self, identity: str) -> Deliverable:
-        [one] = self.known(identity).deliverables
-        return one
-
-    def blob_requests(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.simulator.truth()["blobRequests"]
-        return found
-
-    def is_stored(self, identity: str) -> None:
-        """Every file lies there, is JARAI's to the byte, and nothing is left over."""
-        truth = {one["deliverableId"]: one for one in self.truth(identity)["deliverables"]}
-        known = self.known(identity)
-        assert known.settled
-        for one in known.deliverables:
-            content = (self.settings.storage_dir / (known.folder or "") / one.file).read_bytes()
-            assert hashlib.sha256(content).hexdigest() == one.sha256 == truth[one.id]["sha256"]
-        assert list((self.settings.state_dir / "partial").iterdir()) == []
-        assert deadletters.count(self.redis) == 0
-
-
-@pytest.fixture
-def bench(redis: Redis, simulator: Running, tmp_path: Path) -> Bench:
-    environment = {
-        "DOWNLOAD_HOSTS": "127.0.0.1",
-        "STORAGE_URL": str(tmp_path / "deliverables"),
-        "STATE_DIR": str(tmp_path / "state"),
-    }
-    return Bench(redis, simulator, load(environment, dotenv=None))
-
-
-@pytest.fixture
-def bare_bench(bench: Bench) -> Iterator[Bench]:
-    """JARAI lists nothing but a type and an address, as the contract's least."""
-    settings = SimulatorSettings(seed=1, bare_deliverables=True)
-    with run_in_thread(settings) as simulator:
-        yield Bench(bench.redis, simulator, bench.settings)
 
 
 def with_hosts(bench: Bench, *hosts: str) -> Bench:
@@ -476,6 +359,7 @@ import resource, sys
 from redis import Redis
 from service import log
 from service.settings import load
+from tests.workers.receiver import Bench
 from workers.download import Downloader
 settings = load(dotenv=None)
 log.configure("json", "error", (), sys.stderr)
