@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from time import monotonic
@@ -67,8 +68,8 @@ class Downloader:
             result = self._attempt(claim)
             if result is not None and inbox.observe(self._redis, claim.production_id, result):
                 jobs.ring(self._redis, "advance")
-            if isinstance(result, DownloadStored):  # and not before it has been told
-                LocalStorage.open(self._settings.storage_dir, self._settings.state_dir).forget(_name(claim))
+            if isinstance(result, DownloadStored):
+                self._forget_note(claim)  # and not before it has been told
             done += 1
         return done
 
@@ -82,7 +83,7 @@ class Downloader:
             storage = LocalStorage.open(self._settings.storage_dir, self._settings.state_dir)
             work = self._write_manifest if claim.key == MANIFEST else self._fetch
             result: Written | None = work(claim, storage, progress)
-            if due.storage_works(self._redis):
+            if due.storage_works(self._redis, claim):
                 self._log("storage.available")
             return result
         except LinkExpired as error:
@@ -94,7 +95,7 @@ class Downloader:
         except TransferFailed as error:
             return self._failure(claim, "transfer", error, progress)
         except StorageUnavailable as error:
-            if due.storage_failed(self._redis, str(error)):
+            if due.storage_failed(self._redis, claim):
                 self._log("storage.unavailable", error=str(error))
             return self._failure(claim, "storage", error, progress)
         except TransferStopped as error:
@@ -106,6 +107,10 @@ class Downloader:
                 "download.unexpected", production_id=claim.production_id, error=f"{type(error).__name__}: {error}"
             )
             return self._failure(claim, "transfer", TransferFailed(f"unexpected {type(error).__name__}"), progress)
+
+    def _forget_note(self, claim: DownloadClaim) -> None:
+        with contextlib.suppress(StorageUnavailable):  # the manifest's writer clears up what stays
+            LocalStorage.open(self._settings.storage_dir, self._settings.state_dir).forget(_name(claim))
 
     def _failure(self, claim: DownloadClaim, kind: Failure, error: Exception, progress: _Progress) -> DownloadFailed:
         at = productions.now(self._redis)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 
 from redis import Redis
@@ -29,6 +29,7 @@ _LONGEST_NAP_SECONDS = 1.0
 _SHORTEST_NAP_SECONDS = 0.02
 _FORGET_EVERY_SECONDS = 60.0
 _MOST_FORGOTTEN = 100
+_LARGEST_LEAD = timedelta(days=1)
 
 
 class Poller:
@@ -232,9 +233,11 @@ def _failed(error: JaraiError, now: datetime, wants_list: bool, final: bool) -> 
 
 
 def _read(response: Response, production: Production, now: datetime, wants_list: bool) -> Written:
-    """The answer as an observation. Raises JaraiError."""
+    """The answer as an observation. Raises JaraiError. A `Date` far ahead of us is nobody's clock."""
+    as_of = partner_api.date(response)
+    if as_of is not None and as_of > now + _LARGEST_LEAD:
+        as_of = None
     if wants_list:
-        as_of = partner_api.date(response)
         return DeliverablesAnswered(
             at=now,
             knew_sequence=production.sequence,
@@ -246,7 +249,7 @@ def _read(response: Response, production: Production, now: datetime, wants_list:
     answer = partner_api.read_status(response)
     return StatusAnswered(
         at=now,
-        as_of=answer.as_of or now,
+        as_of=as_of or now,
         knew_sequence=production.sequence,
         status=answer.status,
         account_id=answer.account_id,

@@ -199,6 +199,13 @@ class PartialFile:
                 view = view[os.write(self._descriptor, view) :]
         self.size_bytes += len(chunk)
 
+    def check_room(self, more_bytes: int) -> None:
+        """Raises StorageUnavailable when so much can't fit: a disk is not filled for a file that will not be whole."""
+        with _disk():
+            room = os.fstatvfs(self._descriptor)
+        if more_bytes > room.f_bavail * room.f_frsize:
+            raise StorageUnavailable(f"No space left on device for the {more_bytes} bytes that are to come")
+
     def sync(self) -> None:
         with _disk():
             os.fsync(self._descriptor)

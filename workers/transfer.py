@@ -52,6 +52,9 @@ class Progress(Protocol):
     def gained(self, chunk_bytes: int, size_bytes: int) -> None:
         """So many bytes came, so many are here now. Raises TransferStopped or TransferFailed."""
 
+    def tick(self) -> None:
+        """Time passes without bytes. Raises TransferStopped."""
+
 
 def open_pool(hosts: tuple[str, ...]) -> urllib3.PoolManager:
     """The connections that transfers share; each leads only where `hosts` allow."""
@@ -171,12 +174,14 @@ class Transfer:
         return _LARGEST_UNANNOUNCED_BYTES if announced is None else announced
 
     def _receive(self, answer: urllib3.BaseHTTPResponse, total: int | None) -> str:
+        if total is not None:
+            self._partial.check_room(total - self._partial.size_bytes)
         expected_md5 = self._md5(answer)
         sha256 = hashlib.sha256()
         md5 = hashlib.md5(usedforsecurity=False) if expected_md5 else None
         digests = (sha256,) if md5 is None else (sha256, md5)
         if self._partial.size_bytes:
-            self._partial.hash_into(*digests)
+            self._partial.hash_into(*digests, tick=self._progress.tick)
         most = total if total is not None else self._most()
         for chunk in self._chunks(answer):
             if self._partial.size_bytes + len(chunk) > most:

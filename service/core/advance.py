@@ -344,7 +344,8 @@ class _Step:
 
     def _download_failed(self, result: DownloadFailed, now: datetime) -> None:
         if result.key == MANIFEST:
-            self._fact("manifest.failed", failure=result.failure, error=result.message)
+            if result.failure != "storage":  # which is said for all files together
+                self._fact("manifest.failed", failure=result.failure, error=result.message)
             pause = retry.after_download_failure("storage", 0, MANIFEST)
             self._set(manifest_at=now + (pause or timedelta(0)))
             return

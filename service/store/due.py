@@ -18,12 +18,14 @@ from service.store.scripts import (
     PREFIX,
     RENEW_DOWNLOAD,
     STORAGE_FAILED,
+    STORAGE_WORKS,
     SWEEP,
 )
 
 ASK_LEASE_MS = 30_000
 DOWNLOAD_LEASE_MS = 30_000
 STORAGE_PAUSE_MS = 10_000
+_STORAGE_MEMORY_MS = 900_000  # should the file that failed never be tried again
 _PATIENCE_MS = 300  # a production that became due just now has been rung for by whoever made it so
 
 
@@ -130,14 +132,14 @@ def drop_download(redis: Redis, claim: DownloadClaim) -> None:
     DROP_DOWNLOAD.run(redis, claim.member)
 
 
-def storage_failed(redis: Redis, reason: str) -> bool:
+def storage_failed(redis: Redis, claim: DownloadClaim) -> bool:
     """Downloads pause, but for one try every ten seconds. True when that is news."""
-    return bool(STORAGE_FAILED.run(redis, reason, STORAGE_PAUSE_MS))
+    return bool(STORAGE_FAILED.run(redis, claim.member, STORAGE_PAUSE_MS, _STORAGE_MEMORY_MS))
 
 
-def storage_works(redis: Redis) -> bool:
-    """Downloads go on. True when they had paused."""
-    return bool(redis.delete(f"{PREFIX}storage"))
+def storage_works(redis: Redis, claim: DownloadClaim) -> bool:
+    """A file lies in its place. True when that is news: it is the one that found no room, and downloads go on."""
+    return bool(STORAGE_WORKS.run(redis, claim.member))
 
 
 def _moment(milliseconds: int) -> datetime:

@@ -14,7 +14,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:tries             hash  id or "id:key" -> claims in a row that came to nothing
     jarai:forgotten:{xxx}   hash id -> last number: productions whose retention ran out, by the id's first three
     jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
-    jarai:storage           why no file can be stored      jarai:storage:try  one try at it is enough for now
+    jarai:storage           "id:key" that found no room    jarai:storage:try  one try at it is enough for now
 """
 
 from __future__ import annotations
@@ -302,10 +302,18 @@ redis.call('DEL', P..'link:'..ARGV[1])
 return redis.call('ZREM', P..'download', ARGV[1])
 """)
 
-# reason, pause -> 1 when that is news: the storage folder takes no files
+# "id:key", pause, memory -> 1 when that is news: the storage folder did not take this file
 STORAGE_FAILED = Script("""
 redis.call('SET', P..'storage:try', 1, 'PX', ARGV[2])
-return redis.call('SETNX', P..'storage', ARGV[1])
+if redis.call('PEXPIRE', P..'storage', ARGV[3]) == 1 then return 0 end
+redis.call('SET', P..'storage', ARGV[1], 'PX', ARGV[3])
+return 1
+""")
+
+# "id:key" -> 1 when that is news: it took the file that it had refused. A smaller one proves nothing.
+STORAGE_WORKS = Script("""
+if redis.call('GET', P..'storage') ~= ARGV[1] then return 0 end
+return redis.call('DEL', P..'storage')
 """)
 
 # most -> ids of settled productions whose retention has run out, now gone but for the last number: an old event that is

@@ -42,6 +42,8 @@ class Steps:
         self.largest = max(self.largest, size_bytes)
         self.hook()
 
+    def tick(self) -> None: ...
+
 
 @dataclass
 class Attempts:
