@@ -36,7 +36,8 @@ def main() -> int:
     if not reports:
         return 130
     total = together(reports)
-    print(f"\n{text(total)}")
+    if len(reports) > 1:
+        print(f"\n{text(total)}")
     if options.json:
         Path(options.json).write_text(json.dumps([as_json(one) for one in reports], indent=1))
     if total.violations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from statistics import median
 from typing import Any
@@ -77,12 +77,18 @@ def report(
 
 
 def together(reports: Sequence[Report]) -> Report:
-    """Many rounds as one: added up, but for the longest calm and the mean of what was fetched."""
+    """Many rounds as one: added up, but for the longest calm and the mean of what was fetched.
+
+    Each violation then says which seed showed it.
+    """
     size = sum(one.file_bytes for one in reports)
     added = {each.name: _added([getattr(one, each.name) for one in reports]) for each in fields(Report)}
     added["settle_seconds"] = tuple(sorted(added["settle_seconds"]))
     added["calm_seconds"] = max(one.calm_seconds for one in reports)
     added["fetched"] = round(sum(one.fetched * one.file_bytes for one in reports) / max(1, size), 2)
+    added["violations"] = tuple(
+        replace(found, text=f"{found.text} (seed {one.seeds[0]})") for one in reports for found in one.violations
+    )
     return Report(**added)
 
 

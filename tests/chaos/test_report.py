@@ -26,5 +26,6 @@ def test_two_rounds_add_up() -> None:
     assert [one.kind for one in total.violations] == ["wrong"]
     assert "2 rounds, seeds 7 to 8" in text(total)
     assert f"✗ wrong: {ONE}" in text(total)
+    assert "(seed 8)" in text(total)
     assert "✗" not in text(well)
     assert json.loads(json.dumps(as_json(total)))["violations"][0]["production"] == ONE
