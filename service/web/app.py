@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service import log
-from service.core.errors import ReceiverError
+from service.core.errors import ReceiverError, UnreadableState
 from service.runtime import Runtime
 from service.web import deadletters, health, openapi, productions
 from service.web.connections import Connection, places
@@ -70,7 +70,12 @@ def create(runtime: Runtime) -> Starlette:
             Route("/deadletters/{id}/retry", admin(deadletters.retry), methods=["POST"]),
             Route("/deadletters/{id}", admin(deadletters.discard), methods=["DELETE"]),
         ],
-        exception_handlers={HTTPException: _http_error, RedisError: _store_error},  # type: ignore[dict-item]
+        exception_handlers={
+            HTTPException: _http_error,  # type: ignore[dict-item]
+            RedisError: _store_error,
+            UnreadableState: _unreadable,
+            Exception: _defect,
+        },
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # the target would be built from a Host header that anybody may write
@@ -141,3 +146,12 @@ async def _store_error(request: Request, error: Exception) -> JSONResponse:
     log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
     body = {"error": "SERVICE_UNAVAILABLE", "message": "Redis does not answer"}
     return JSONResponse(body, 503, headers={"Retry-After": "2"})
+
+
+async def _unreadable(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "STATE_UNREADABLE", "message": str(error)}, 503, headers={"Retry-After": "60"})
+
+
+async def _defect(request: Request, error: Exception) -> JSONResponse:
+    """Of ours. What it was is in the log, and only there."""
+    return JSONResponse({"error": "INTERNAL_ERROR", "message": "a defect; the log says which"}, 500)

@@ -196,6 +196,24 @@ def test_compose_gives_no_container_more_than_it_needs(name: str) -> None:
     assert service["mem_limit"]
 
 
+@pytest.mark.parametrize("name", ["redis", "web", "worker", "poller"])
+def test_compose_gives_no_container_a_way_around_that(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode", "userns_mode"} & set(service)
+    assert not [volume for volume in service["volumes"] if "docker.sock" in volume or volume.startswith("/")]
+    user = str(service.get("user", "10001:10001"))  # ours is the image's
+    assert user.partition(":")[0] not in ("0", "root")
+
+
+def test_what_compose_lets_be_written_is_never_code() -> None:
+    for name in ("web", "worker", "poller"):
+        service = COMPOSE["services"][name]
+        writable = [volume.split(":")[1] for volume in service["volumes"] if not volume.endswith(":ro")]
+        assert writable == ([DATA] if name == "worker" else [])
+        assert [part.split(":")[0] for part in service["tmpfs"]] == ["/tmp"]
+        assert "noexec" in service["tmpfs"][0]
+
+
 def test_compose_opens_nothing_to_the_world() -> None:
     services = COMPOSE["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["web"]
@@ -233,6 +251,24 @@ def test_the_image_runs_web_without_a_shell_as_a_fixed_user() -> None:
     assert int(uid) >= 10_000
     assert int(gid) >= 10_000
     assert instructions("VOLUME") == [DATA]
+
+
+def test_nothing_in_the_image_is_written_after_the_last_user_is_set_and_its_code_is_roots() -> None:
+    runtime = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
+    copied = re.findall(r"^COPY\s(.+)$", runtime, re.M)
+    assert copied == ["--from=build /opt/jarai-receiver /opt/jarai-receiver"]  # no --chown: stays root's
+    assert re.findall(r"-o 10001 -g 10001 -m 0750 (\S+)", runtime) == [DATA]
+    assert "chown" not in runtime
+    assert "chmod" not in runtime
+    after = runtime[runtime.index("\nUSER ") :]
+    assert re.findall(r"^RUN\s(.+)$", after, re.M) == ['["jarai-receiver", "--version"]']
+
+
+def test_the_image_is_given_no_secret_and_installs_nothing_without_a_hash() -> None:
+    assert not [name for name in SECRETS if re.search(rf"^(ENV|ARG)\s.*{name}", DOCKERFILE, re.M)]
+    installs = re.findall(r"\bpip(?:\s--python\s\S+)?\s+install\s+[^&\n]+", DOCKERFILE)
+    assert len(installs) == 3
+    assert all("--require-hashes" in one or "--no-index" in one for one in installs)
 
 
 def test_the_settings_in_the_image_exist() -> None:
@@ -351,6 +387,19 @@ def test_the_units_are_hardened_alike() -> None:
     assert others == [first, first]
     assert first["NoNewPrivileges"] == ["yes"]
     assert first["ProtectSystem"] == ["strict"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_no_unit_is_root_keeps_a_capability_or_may_write_its_own_code(unit: Path) -> None:
+    found = directives(unit)
+    assert found["User"][0] not in ("root", "0")
+    assert found["CapabilityBoundingSet"] == found["AmbientCapabilities"] == [""]
+    assert found["SystemCallFilter"] == ["@system-service"]
+    assert found["RestrictSUIDSGID"] == found["LockPersonality"] == found["RestrictNamespaces"] == ["yes"]
+    assert not {"ReadWritePaths", "PermissionsStartOnly", "SupplementaryGroups", "BindPaths"} & set(found)
+    assert not re.search(r"^Exec\w+=[+!]", unit.read_text(), re.M), "a command with full privileges"
+    code = Path(shlex.split(found["ExecStart"][0])[0])
+    assert not code.is_relative_to(DATA)
 
 
 def test_the_target_wants_every_unit() -> None:

@@ -259,6 +259,29 @@ def test_an_unreadable_production_does_not_take_the_listing_down(web: Web, five:
     assert five[0] in answer.data.decode()
 
 
+@pytest.mark.parametrize("call", ["GET ", "POST /refresh"])
+def test_an_unreadable_production_is_503_in_the_form_of_every_error(web: Web, five: list[str], call: str) -> None:
+    web.redis.set(f"{PREFIX}production:{five[2]}", b"1\n{unreadable")
+    method, _, rest = call.partition(" ")
+    answer = web.call(method, f"/productions/{five[2]}{rest}")
+    assert (answer.status, answer.json()["error"]) == (503, "STATE_UNREADABLE")
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_defect_of_ours_is_told_without_what_it_was(web: Web) -> None:
+    identity = new_id()
+    web.redis.rpush(f"{PREFIX}timeline:{identity}", "{no json")
+    answer = web.call("GET", f"/productions/{identity}/timeline")
+    assert (answer.status, answer.json()["error"]) == (500, "INTERNAL_ERROR")
+    assert b"json" not in answer.data.lower()
+
+
+def test_an_address_with_a_slash_behind_it_leads_nowhere_else(web: Web) -> None:
+    for method, path in (("GET", "/healthz/"), ("GET", "/productions/"), ("POST", "/webhooks/jarai/")):
+        answer = web.call(method, path, Host="evil.example")
+        assert (answer.status, answer.headers.get("Location")) == (404, None)
+
+
 def test_an_unknown_place_is_404_and_a_wrong_method_405_in_the_form_of_every_error(web: Web) -> None:
     assert web.call("GET", "/nowhere").json()["error"] == "NOT_FOUND"
     answer = web.call("PUT", "/productions")
