@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 import structlog
+from redis.exceptions import RedisError
 
 from service.core.redaction import redact
 
@@ -95,7 +96,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "download.unexpected": Entry("error", "error", "A download raised what it never should; it is tried again.", True),
     "sweep.rang": Entry("debug", "queue", "Something due was not being worked on, so a worker was woken."),
     "production.forgotten": Entry("info", "", "RETENTION_DAYS after it settled; its files stay."),
-    "library.said": Entry("warning", "logger, message", "A message of a library (uvicorn, RQ, redis)."),
+    "library.said": Entry("warning", "logger, message, error", "A message of a library (uvicorn, RQ, redis)."),
 }
 
 
@@ -200,7 +201,10 @@ class _LibraryHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             fields: MutableMapping[str, Any] = {"logger": record.name, "message": record.getMessage()}
-            if record.exc_info:
+            error = record.exc_info[1] if record.exc_info else None
+            if isinstance(error, RedisError):  # says enough, and comes often
+                fields["error"] = f"{type(error).__name__}: {error}"
+            elif record.exc_info:
                 fields["exc_info"] = record.exc_info
             level = logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING
             structlog.get_logger().log(level, "library.said", **fields)

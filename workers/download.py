@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
+from dataclasses import replace
+from datetime import datetime
 from time import monotonic
 
 from redis import Redis
@@ -22,7 +24,8 @@ from service.core.errors import (
     TransferStopped,
     UnreadableState,
 )
-from service.core.observations import MANIFEST, DownloadFailed, DownloadStored, ManifestWritten, Written
+from service.core.observations import MANIFEST, DownloadFailed, DownloadStored, ManifestFound, ManifestWritten, Written
+from service.core.production import Production, adoptable
 from service.core.retry import Failure
 from service.settings import Settings
 from service.store import due, inbox, productions
@@ -118,9 +121,17 @@ class Downloader:
         link = tried.link_expires_at if tried is not None else None
         return DownloadFailed(at, claim.key, kind, str(error), progress.progressed, link)
 
-    def _write_manifest(self, claim: DownloadClaim, storage: LocalStorage, progress: _Progress) -> ManifestWritten:
-        """Under the same lock and claim as a file: who was stopped meanwhile never puts an old one over a new one."""
+    def _write_manifest(
+        self, claim: DownloadClaim, storage: LocalStorage, progress: _Progress
+    ) -> ManifestWritten | ManifestFound:
+        """Under the same lock and claim as a file: who was stopped meanwhile never puts an old one over a new one.
+
+        One that knows more than we do (Redis was emptied) is taken in before another takes its place.
+        """
         production = claim.production
+        found = _found(storage, production, claim.now, progress)
+        if found is not None:
+            return found
         content = json.dumps(manifest.describe(production), indent=2).encode() + b"\n"
         if not storage.write(_name(claim), production.folder or "", MANIFEST_FILE, content, progress.renew):
             raise TransferFailed("another process still holds the manifest")
@@ -162,6 +173,24 @@ class Downloader:
 
 def _name(claim: DownloadClaim) -> str:
     return f"{claim.production_id}.{claim.key}"
+
+
+def _found(storage: LocalStorage, production: Production, now: datetime, progress: _Progress) -> ManifestFound | None:
+    """What an earlier manifest tells of files that lie there whole, and that this production knows nothing of."""
+    folder = production.folder or ""
+    content = storage.read(folder, MANIFEST_FILE)
+    try:
+        found = manifest.parse(content or b"").found(folder, storage.sizes(folder) if content else {}, now)
+    except ValueError:
+        return None
+    known = {one.key: one for one in production.deliverables}
+    whole = []
+    for one in adoptable(production, found):
+        here = storage.stored(folder, one.file, progress.tick)
+        announced_md5 = known[one.key].md5 if one.key in known else None
+        if here is not None and (here.bytes, here.sha256) == (one.bytes, one.sha256):
+            whole += [one] if announced_md5 in (None, here.md5) else []
+    return replace(found, deliverables=tuple(whole)) if whole else None
 
 
 def _already_here(

@@ -42,7 +42,7 @@ class Poller:
         asks = bool(runtime.settings.jarai_api_key)
         self._asker = Asker(runtime.redis, runtime.jarai, runtime.settings.limits) if asks else None
         self._log = log.get()
-        self._store_down = False
+        self._without_store: set[str] = set()
         self._forgot_at = 0.0
         self._deployment = deployment.remembered(runtime.settings.state_dir)
 
@@ -56,9 +56,9 @@ class Poller:
         while not self._stopping:
             try:
                 nap = self._sweep()
-                self._note_store(None)
+                self._note_store("sweep", None)
             except RedisError as error:
-                self._note_store(error)
+                self._note_store("sweep", error)
                 nap = _LONGEST_NAP_SECONDS
             threading.Event().wait(nap)  # not sleep(): a signal has to end it
         self._wake.set()
@@ -107,17 +107,22 @@ class Poller:
             try:
                 while not self._stopping and self._asker is not None and self._asker.ask_once():
                     pass
+                self._note_store("ask", None)
             except RedisError as error:
-                self._note_store(error)
+                self._note_store("ask", error)
             except Exception as error:  # noqa: BLE001 - here one turn ends; its claim runs out and it comes again
                 self._log("poll.failed", question="unexpected", error=f"{type(error).__name__}: {error}")
 
-    def _note_store(self, error: RedisError | None) -> None:
-        if error is not None and not self._store_down:
+    def _note_store(self, who: str, error: RedisError | None) -> None:
+        """One line when the first of the two finds Redis in trouble, one when both are well again."""
+        if error is not None and not self._without_store:
             self._log("store.unavailable", error=f"{type(error).__name__}: {error}")
-        if error is None and self._store_down:
-            self._log("store.available")
-        self._store_down = error is not None
+        if error is not None:
+            self._without_store.add(who)
+        elif who in self._without_store:
+            self._without_store.remove(who)
+            if not self._without_store:
+                self._log("store.available")
 
 
 class Asker:

@@ -126,8 +126,13 @@ class LocalStorage:
         """Each production's folder with its manifest, and the size of each file in it."""
         with _disk():
             for path in sorted(self.root.glob("*/*/manifest.json")):
-                sizes = {one.name: one.stat().st_size for one in path.parent.iterdir() if one.is_file()}
-                yield path.parent.relative_to(self.root).as_posix(), path.read_bytes(), sizes
+                folder = path.parent.relative_to(self.root).as_posix()
+                yield folder, path.read_bytes(), self.sizes(folder)
+
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """The bytes of each file in a folder."""
+        with _disk():
+            return {one.name: one.stat().st_size for one in (self.root / folder).iterdir() if one.is_file()}
 
     def forget(self, name: str) -> None:
         """What was noted of a file that is stored, and recorded elsewhere by now."""

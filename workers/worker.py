@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
 
 from service import log, runtime
 from service.settings import Settings
@@ -39,28 +42,53 @@ def add(kept: Processes, queues: Sequence[str], processes: Mapping[str, int], en
 
 
 class _Worker(SimpleWorker):
-    """Runs jobs in this process: they are doorbells, and isolation would cost four times the work itself."""
+    """Runs jobs in this process: they are doorbells, and isolation would cost four times the work itself.
+
+    A signal is only noted, and breaks off the wait for a bell: RQ would speak to Redis in its handler, and raise
+    wherever the code happens to be.
+    """
+
+    _waits = False
 
     def handle_warm_shutdown_request(self) -> None:
         shutdown.request()
 
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        self._waits = True
+        try:
+            return None if self._stop_requested else super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        finally:
+            self._waits = False
+
+    def _shutdown(self) -> None:
+        self._stop_requested = True
+        if self._waits:
+            raise StopRequested
+
+    def teardown(self) -> None:
+        with contextlib.suppress(RedisError):  # its registration runs out by itself
+            super().teardown()  # type: ignore[no-untyped-call]
+
 
 def work(queue: str) -> None:
-    """Be one RQ worker until SIGTERM. Ends by itself when Redis stays away; the launcher starts another."""
+    """Be one RQ worker until SIGTERM. Ends with exit code 1 when Redis stays away; the launcher starts another."""
     here = runtime.current(f"worker {queue}")
     redis = connect(runtime.redis_url(here.settings), timeout_seconds=_IDLE_SECONDS + 10)
     _wait_for(redis)
-    if queue == "download" and not deployment.recognise(redis, here.settings.state_dir):
-        log.get()("store.emptied")
-    worker = _Worker(
-        [Queue(queue, connection=redis, serializer="json")],
-        connection=redis,
-        serializer="json",
-        worker_ttl=_IDLE_SECONDS,
-        maintenance_interval=_IDLE_SECONDS,
-        log_job_description=False,
-    )
-    worker.work(logging_level="WARNING")
+    try:
+        if queue == "download" and not deployment.recognise(redis, here.settings.state_dir):
+            log.get()("store.emptied")
+        _Worker(
+            [Queue(queue, connection=redis, serializer="json")],
+            connection=redis,
+            serializer="json",
+            worker_ttl=_IDLE_SECONDS,
+            maintenance_interval=_IDLE_SECONDS,
+            log_job_description=False,
+        ).work(logging_level="WARNING")
+    except RedisError as error:
+        log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
+        sys.exit(1)
     log.get()("service.stopped", process=f"worker {queue}")
 
 

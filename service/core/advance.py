@@ -27,7 +27,18 @@ from service.core.observations import (
     OperatorAsked,
     StatusAnswered,
 )
-from service.core.production import LIFE, TERMINAL, WITH_FILES, Change, DeadLetter, Fact, Link, Production, Source
+from service.core.production import (
+    LIFE,
+    TERMINAL,
+    WITH_FILES,
+    Change,
+    DeadLetter,
+    Fact,
+    Link,
+    Production,
+    Source,
+    adoptable,
+)
 from service.core.redaction import redact
 from service.core.schedule import Intervals, next_list_at, next_status_at
 
@@ -57,6 +68,10 @@ class _Step:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     resolved: list[str] = field(default_factory=list)
     replaces_last: bool = False
+    told_complete: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.told_complete = self.p.complete
 
     def take_in(self, observation: Observation, now: datetime) -> None:
         match observation:
@@ -81,6 +96,8 @@ class _Step:
 
     def close(self, now: datetime, intervals: Intervals) -> Change:
         self._plan_downloads(now)
+        if self.p.manifest_revision and self.p.complete != self.told_complete:
+            self._set(manifest_revision=self.p.manifest_revision + 1)  # the manifest says which of the two it is
         self._plan_manifest(now)
         self._set(
             status_at=next_status_at(self.p, now, intervals),
@@ -346,7 +363,7 @@ class _Step:
         if result.key == MANIFEST:
             if result.failure != "storage":  # which is said for all files together
                 self._fact("manifest.failed", failure=result.failure, error=result.message)
-            pause = retry.after_download_failure("storage", 0, MANIFEST)
+            pause = retry.after_download_failure("storage", 0, 0, MANIFEST)
             self._set(manifest_at=now + (pause or timedelta(0)))
             return
         deliverable = self._find(result.key)
@@ -355,9 +372,14 @@ class _Step:
         counted = result.failure not in ("storage", "stopped")
         fresh_start = result.progressed and result.failure in ("transfer", "expired")
         attempts = 1 if fresh_start else deliverable.attempts + counted
-        pause = retry.after_download_failure(result.failure, attempts, f"{self.p.production_id}{result.key}")
+        corrupted = deliverable.corrupted + (result.failure == "corrupt")
+        expired = (0 if fresh_start else deliverable.expired) + (result.failure == "expired")
+        alike = {"corrupt": corrupted, "expired": expired}.get(result.failure, attempts)
+        pause = retry.after_download_failure(result.failure, attempts, alike, f"{self.p.production_id}{result.key}")
         before = deliverable.error
-        deliverable = replace(deliverable, attempts=attempts, error=result.message)
+        deliverable = replace(
+            deliverable, attempts=attempts, corrupted=corrupted, expired=expired, error=result.message
+        )
         fields = {"deliverable_id": deliverable.id, "type": deliverable.type, "failure": result.failure}
         if pause is None:
             self._put(replace(deliverable, state="failed", next_at=None, link_expires_at=None))
@@ -368,7 +390,7 @@ class _Step:
         refreshed = result.link_expires_at not in (None, deliverable.link_expires_at)
         if result.failure == "expired" and not refreshed:
             deliverable = replace(deliverable, link_expires_at=None, next_at=None)
-            self._set(list_attempts=max(self.p.list_attempts, attempts - 1), list_refused=None)
+            self._set(list_attempts=max(self.p.list_attempts, expired - 1), list_refused=None)
         else:
             deliverable = replace(deliverable, next_at=now + pause)
         self._put(deliverable)
@@ -395,7 +417,8 @@ class _Step:
         self._set(list_attempts=0, list_refused=None)
         for one in self.p.deliverables:
             if one.state == "failed" and asked.key in ("", one.key):
-                self._put(replace(one, state="wanted", attempts=0, link_expires_at=None, next_at=None, error=None))
+                fresh = replace(one, state="wanted", attempts=0, corrupted=0, expired=0, error=None)
+                self._put(replace(fresh, link_expires_at=None, next_at=None))
 
     def _forget_events(self) -> None:
         """What was made of the events; they follow once more, and then JARAI is asked."""
@@ -417,8 +440,8 @@ class _Step:
     def _manifest_found(self, found: ManifestFound) -> None:
         """What is known already stays; a production that is not final by its manifest is asked about."""
         p = self.p
-        known = {one.key for one in p.deliverables}
-        new = tuple(one for one in found.deliverables if one.key not in known)
+        new = adoptable(p, found)
+        keys = {one.key for one in new}
         if p.status is not None and not new:
             return
         self._record({"at": found.at, "kind": "manifest_found", "status": found.status, "files": len(new)})
@@ -426,8 +449,9 @@ class _Step:
             account_id=p.account_id or found.account_id,
             folder=p.folder or found.folder,
             sandbox=p.sandbox or found.sandbox,
-            deliverables=(*p.deliverables, *new),
+            deliverables=(*(one for one in p.deliverables if one.key not in keys), *new),
             manifest_revision=p.manifest_revision + 1,
+            manifest_at=None,
         )
         if p.status is None and found.settled and found.status in TERMINAL:
             self._set(

@@ -113,7 +113,8 @@ def after_answer(budget: Budget, answer: Answer, in_flight: int, now: float) -> 
             pause = max(until_reset, _SHORTEST_PAUSE_SECONDS) if until_reset > 0 else _PAUSE_WITHOUT_ADVICE_SECONDS
         return replace(budget, paused_until=max(budget.paused_until, now + pause))
     if answer.status is None or answer.status >= 500 or answer.status == 401:
-        outages = min(budget.outages + 1, 16)
+        # Requests that went out together and fail together are one outage, however many pollers there are.
+        outages = budget.outages if budget.outages and budget.paused_until > now else min(budget.outages + 1, 16)
         pause = max(answer.retry_after_seconds or 0.0, min(_LONGEST_OUTAGE_PAUSE_SECONDS, 0.5 * 2.0**outages))
         return replace(budget, outages=outages, paused_until=max(budget.paused_until, now + pause))
     return replace(budget, outages=0)

@@ -63,7 +63,9 @@ class Deliverable:
     stored_at: datetime | None = None
     link_expires_at: datetime | None = None
     next_at: datetime | None = None
-    attempts: int = 0
+    attempts: int = 0  # failures in a row, of any kind
+    corrupted: int = 0  # of these: wrong bytes
+    expired: int = 0  # of these: an address that was not valid (any more)
     error: str | None = None
 
 

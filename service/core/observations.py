@@ -165,7 +165,7 @@ def result_of(observation: Written) -> str:
     match observation:
         case DownloadStored() | DownloadFailed():
             return observation.key
-        case ManifestWritten():
+        case ManifestWritten() | ManifestFound():
             return MANIFEST
         case _:
             return ""

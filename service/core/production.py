@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from service.core.deliverables import Deliverable
 from service.core.events import STATUSES
-from service.core.observations import MANIFEST
+from service.core.observations import MANIFEST, ManifestFound
 
 # CONTRACT [docs]: the states in the order of a life, with those that are final and [seed] those that have files.
 LIFE = STATUSES
@@ -194,6 +194,20 @@ class Change:
     facts: tuple[Fact, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     resolved: tuple[str, ...] = ()
+
+
+def adoptable(production: Production, found: ManifestFound) -> tuple[Deliverable, ...]:
+    """The files of a manifest that this production does not know to be stored, and that nothing speaks against."""
+    known = {one.key: one for one in production.deliverables}
+
+    def fits(one: Deliverable) -> bool:
+        mine = known.get(one.key)
+        if mine is None:
+            return True
+        said = ((mine.bytes, one.bytes), (mine.sha256, one.sha256), (mine.file, one.file))
+        return mine.state != "stored" and all(announced in (None, is_) for announced, is_ in said)
+
+    return tuple(one for one in found.deliverables if fits(one))
 
 
 _JSON: TypeAdapter[Production] = TypeAdapter(Production)

@@ -27,13 +27,16 @@ def backoff(attempt: int, *, first_seconds: float, longest_seconds: float, salt:
     return timedelta(seconds=doubled * (0.75 + int.from_bytes(share, "big") / 0xFFFF / 4))
 
 
-def after_download_failure(failure: Failure, attempts: int, salt: str) -> timedelta | None:
-    """The pause before the file's next attempt, or None to give up. `attempts` counts this failure too."""
+def after_download_failure(failure: Failure, attempts: int, alike: int, salt: str) -> timedelta | None:
+    """The pause before the file's next attempt, or None to give up.
+
+    `attempts` counts the failures in a row, `alike` those of them that count towards this kind's limit; this one too.
+    """
     if failure == "stopped":
         return timedelta(0)
     if failure == "storage":
         return _STORAGE_PAUSE
-    if attempts >= _MOST_ATTEMPTS[failure]:
+    if alike >= _MOST_ATTEMPTS[failure]:
         return None
     return backoff(attempts, first_seconds=1, longest_seconds=600, salt=salt)
 

@@ -22,7 +22,7 @@ from service.store.scripts import (
     SWEEP,
 )
 
-ASK_LEASE_MS = 30_000
+ASK_LEASE_MS = 20_000
 DOWNLOAD_LEASE_MS = 30_000
 STORAGE_PAUSE_MS = 10_000
 _STORAGE_MEMORY_MS = 900_000  # should the file that failed never be tried again
@@ -86,9 +86,9 @@ def sweep(redis: Redis) -> Due:
 
 
 def claim_ask(redis: Redis) -> AskClaim | None:
-    """The production to ask JARAI about; nobody else gets it for half a minute.
+    """The production to ask JARAI about; nobody else gets it for twenty seconds.
 
-    Raises UnreadableState; nobody gets that one for half a minute either.
+    Raises UnreadableState; nobody gets that one so long either.
     """
     row = CLAIM_ASK.run(redis, ASK_LEASE_MS)
     if len(row) == 1:

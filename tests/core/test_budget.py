@@ -262,3 +262,13 @@ def test_eager_pollers_use_most_of_what_they_are_allowed() -> None:
     pollers = Pollers(server, Limits(), Random(1))
     pollers.run(3, 600, 0.05)
     assert len(pollers.sent) > 0.75 * 58 * 600 / WINDOW_SECONDS
+
+
+def test_requests_that_fail_together_are_one_outage() -> None:
+    """However many pollers were asking when JARAI went down."""
+    down = Answer(status=503)
+    first = after_answer(Budget(), down, 3, NOON)
+    again = after_answer(after_answer(first, down, 2, NOON + 0.1), down, 1, NOON + 0.2)
+    assert again.outages == first.outages == 1
+    assert again.paused_until < NOON + 2
+    assert after_answer(again, down, 0, NOON + 5).outages == 2

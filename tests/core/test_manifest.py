@@ -64,8 +64,13 @@ def test_a_production_that_was_on_its_way_is_asked_about_at_once() -> None:
 def test_what_is_known_already_stays() -> None:
     told = replace(found(), deliverables=())
     assert replace(after(told, before=STORED), version=0) == replace(STORED, version=0)
-    known = after(found(), before=LISTED)
-    assert known.deliverables == LISTED.deliverables
+
+
+def test_a_file_that_is_wanted_is_recognised_unless_jarai_announces_another() -> None:
+    assert after(found(), before=LISTED).deliverables == STORED.deliverables
+    for announced in ({"bytes": 6}, {"sha256": "cd" * 32}):
+        wanted = tuple(replace(one, **announced) for one in LISTED.deliverables)
+        assert after(found(), before=replace(LISTED, deliverables=wanted)).deliverables == wanted
 
 
 def test_files_that_only_the_manifest_knows_are_added_to_what_is_known() -> None:

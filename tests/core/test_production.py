@@ -503,6 +503,24 @@ def test_a_manifest_follows_the_status() -> None:
     assert after(arrived("production.published", 5, happened=110), before=known).manifest_at is not None
 
 
+def test_a_manifest_that_said_it_was_not_settled_is_written_again_once_that_is_not_so() -> None:
+    """Also when no file and no status has changed since, but a hole in the numbers has closed."""
+    known = after(
+        arrived("production.queued", 1),
+        answered("AwaitingApproval", 10, knew=1),
+        listing(item("a"), seconds=11, knew=1),
+    )
+    known = after(stored(seconds=12), arrived("production.published", 4, happened=13), before=known)
+    assert not known.complete
+    known = after(ManifestWritten(at(14), known.manifest_revision), before=known)
+    late = (arrived(STEP, 2, happened=8), arrived("deliverable.ready", 3, happened=9))
+    known = after(*late, before=known)
+    known = after(answered("Published", 20, knew=4), listing(item("a"), seconds=21, knew=4), before=known)
+    assert known.complete
+    assert MANIFEST in known.due_downloads
+    assert not known.settled
+
+
 @pytest.mark.parametrize(("failure", "said"), [("transfer", ["manifest.failed"]), ("storage", [])])
 def test_a_manifest_that_can_not_be_written_is_tried_again(failure: Failure, said: list[str]) -> None:
     """A folder that takes nothing is said once for all files, not here."""
@@ -534,6 +552,15 @@ def test_a_file_that_fails_is_tried_again_until_it_is_given_up(
     assert (KEY in told.production.due_downloads) is (state == "wanted")
     assert [letter.key for letter in told.dead_letters] == ([KEY] if state == "failed" else [])
     assert fact_names(told) == (["deliverable.retrying"] if said else [])
+
+
+def test_a_broken_line_does_not_count_as_wrong_bytes() -> None:
+    """Each kind of failure is given up by its own limit: five broken lines and one wrong answer are no dead letter."""
+    known = after(*(failed("transfer") for _ in range(5)), failed("corrupt"), before=LISTED)
+    assert (file(known).state, file(known).attempts) == ("wanted", 6)
+    known = after(failed("expired"), failed("corrupt"), failed("corrupt"), before=known)
+    assert file(known).state == "wanted"
+    assert file(after(failed("corrupt"), before=known)).state == "failed"
 
 
 @pytest.mark.parametrize(

@@ -29,15 +29,15 @@ def test_the_same_failure_always_gives_the_same_pause_and_others_are_spread() ->
 
 @pytest.mark.parametrize(("failure", "attempts"), [("expired", 6), ("transfer", 12), ("corrupt", 4), ("forbidden", 1)])
 def test_a_file_is_given_up_after_so_many_failures_in_a_row(failure: Failure, attempts: int) -> None:
-    pauses = [after_download_failure(failure, attempt, "salt") for attempt in range(1, attempts)]
+    pauses = [after_download_failure(failure, attempt, attempt, "salt") for attempt in range(1, attempts)]
     assert all(pause is not None and timedelta(0) < pause <= timedelta(minutes=10) for pause in pauses)
-    assert after_download_failure(failure, attempts, "salt") is None
-    assert after_download_failure(failure, attempts + 1, "salt") is None
+    assert after_download_failure(failure, attempts, attempts, "salt") is None
+    assert after_download_failure(failure, attempts + 1, attempts + 1, "salt") is None
 
 
 @pytest.mark.parametrize(("failure", "seconds"), [("storage", 30), ("stopped", 0)])
 def test_a_full_disk_and_a_shutdown_never_end_in_giving_up(failure: Failure, seconds: int) -> None:
-    assert after_download_failure(failure, 10_000, "salt") == timedelta(seconds=seconds)
+    assert after_download_failure(failure, 10_000, 10_000, "salt") == timedelta(seconds=seconds)
 
 
 def test_jarai_is_asked_ever_more_rarely_while_it_gives_no_answer() -> None:

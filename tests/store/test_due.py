@@ -6,7 +6,7 @@ import threading
 
 from redis import Redis
 
-from service.core.observations import ManifestWritten, OperatorAsked
+from service.core.observations import DownloadStored, ManifestWritten, OperatorAsked
 from service.store import due, inbox, productions
 from service.store.scripts import PREFIX
 from tests.store.making import event, listing, new_id, take_in
@@ -149,3 +149,45 @@ def test_the_sweep_counts_what_is_due_and_tells_what_comes_next(redis: Redis) ->
     assert seen.next_at is not None
     assert seen.next_at <= seen.now
     assert seen.download_bells == 2
+
+
+def two_files(redis: Redis) -> None:
+    with_file(redis)
+    with_file(redis)
+
+
+def test_while_the_folder_takes_nothing_one_file_at_a_time_is_tried(redis: Redis) -> None:
+    two_files(redis)
+    first = claim(redis, "one")
+    assert due.storage_failed(redis, first)
+    assert due.sweep(redis).download == 0
+    assert due.claim_download(redis, "two") is None
+    redis.delete(f"{PREFIX}storage:try")  # the pause is over
+    assert due.sweep(redis).download == 1
+    claim(redis, "two")
+    let_lease_run_out(redis, first)
+    assert due.claim_download(redis, "three") is None
+
+
+def test_a_folder_that_fails_is_news_once_and_so_is_its_recovery(redis: Redis) -> None:
+    two_files(redis)
+    first, second = claim(redis, "one"), claim(redis, "two")
+    assert [due.storage_failed(redis, one) for one in (first, second, first)] == [True, False, False]
+    assert not due.storage_works(redis, second), "a file that fits proves nothing for one that did not"
+    assert [due.storage_works(redis, first) for _ in range(2)] == [True, False]
+    assert due.storage_failed(redis, second)
+
+
+def test_a_file_that_never_comes_again_does_not_pause_the_others_for_ever(redis: Redis) -> None:
+    with_file(redis)
+    due.storage_failed(redis, claim(redis, "one"))
+    assert 0 < redis.pttl(f"{PREFIX}storage") <= 900_000
+
+
+def test_a_file_whose_result_lies_in_the_inbox_is_not_handed_out_again(redis: Redis) -> None:
+    """However long nobody takes it in: an advance worker may be down while the others work."""
+    identity = with_file(redis)
+    found = claim(redis, "one")
+    inbox.observe(redis, identity, DownloadStored(productions.now(redis), found.key, 3, "a" * 64, 0.1))
+    redis.zadd(f"{PREFIX}download", {found.member: 0}, xx=True)
+    assert due.claim_download(redis, "two") is None

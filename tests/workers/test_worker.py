@@ -1,0 +1,97 @@
+"""One RQ worker and a Redis in trouble: it ends and says why in one line, and a signal ends it at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from service import jobs
+from tests.deployment import eventually
+from tests.store.making import event, keep, new_id, server
+
+
+@contextmanager
+def worker(redis: Redis, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """An advance worker that waits for its first bell."""
+    environment = {
+        **os.environ,
+        "REDIS_URL": f"unix://{redis.connection_pool.connection_kwargs['path']}",
+        "STATE_DIR": str(folder),
+        "LOG_FORMAT": "json",
+    }
+    with open(folder / "log", "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workers.worker", "advance"], env=environment, stdout=output, stderr=output
+        )
+    try:
+        eventually(lambda: redis.client_list(_type="normal") and _waits(redis), what="the wait for a bell")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _waits(redis: Redis) -> bool:
+    clients: Any = redis.client_list()
+    return any(one["cmd"] in ("blmove", "brpoplpush", "blpop") for one in clients)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
+
+
+def read_only(redis: Redis) -> None:
+    redis.replicaof("127.0.0.1", "1")
+    redis.client_kill_filter(_type="normal", skipme=True)
+
+
+def test_a_redis_in_trouble_ends_it_with_plain_lines_and_no_traceback(tmp_path: Path) -> None:
+    with server("--appendonly", "yes") as redis, worker(redis, tmp_path) as process:
+        read_only(redis)
+        process.wait(30)
+        said = lines(tmp_path)
+        assert {entry["event"] for entry in said} <= {
+            "service.started", "service.stopped", "store.unavailable", "library.said",
+        }  # fmt: skip
+        assert any("Error" in entry.get("error", "") for entry in said)
+        assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_at_once_while_it_waits(tmp_path: Path, number: signal.Signals) -> None:
+    with server("--appendonly", "yes") as redis, worker(redis, tmp_path) as process:
+        process.send_signal(number)
+        assert process.wait(5) == 0
+        assert lines(tmp_path)[-1]["event"] == "service.stopped"
+        assert redis.scard("rq:workers") == 0
+
+
+def test_signals_at_any_moment_of_its_work_end_it_and_lose_nothing(tmp_path: Path) -> None:
+    """Bells ring all the time, and each worker gets its signal a little later than the one before."""
+    with server("--appendonly", "yes") as redis:
+        ids = []
+        for turn in range(6):
+            folder = tmp_path / str(turn)
+            folder.mkdir()
+            with worker(redis, folder) as process:
+                for _ in range(5 * turn):
+                    ids.append(new_id())
+                    keep(redis, event(ids[-1], 1))
+                    jobs.ring(redis, "advance")
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(10) == 0
+                assert "Traceback" not in (folder / "log").read_text()
+        with worker(redis, tmp_path):
+            jobs.ring(redis, "advance")
+            eventually(lambda: redis.zcard("jarai:dirty") == 0, what="the rest")
+        assert redis.zcard("jarai:index") == len(ids)
