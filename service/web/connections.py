@@ -186,7 +186,13 @@ class Connection(HttpToolsProtocol):
         self._pipelined_bytes = number
 
     def _start_deadline(self, seconds: float) -> None:
-        self._deadline = self.loop.call_later(seconds, self.transport.abort)
+        self._deadline = self.loop.call_later(seconds, self._too_slow, seconds)
+
+    def _too_slow(self, seconds: float) -> None:
+        if self.pipeline:  # it is not read from now: the rest may be on its way
+            self._start_deadline(seconds)
+        else:
+            self.transport.abort()
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:

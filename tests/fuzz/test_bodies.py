@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
+import pytest
 import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from service.core.schedule import Intervals
 from service.store import deadletters, productions
 from service.store.scripts import PREFIX
 from tests.fuzz.conftest import assert_well_formed, examples
-from tests.fuzz.mutations import bodies
+from tests.fuzz.mutations import LITERALS, TEXTS, bodies
 from tests.store.making import RETENTION, event, new_id, signed, values_of
 from tests.web.conftest import SECRETS, Web
 from workers.advance import drain
@@ -26,6 +27,15 @@ OTHER_SECRET = "YW5vdGhlciBzZWNyZXQ"
 def post(pool: urllib3.HTTPConnectionPool, body: bytes, signature: str) -> tuple[int, dict[str, Any]]:
     answer = pool.request("POST", "/webhooks/jarai", body=body, headers={"X-JARAI-Signature": signature}, timeout=20)
     return answer.status, assert_well_formed(answer.status, answer.data)
+
+
+def strictly(body: bytes) -> Any:
+    """What was accepted is JSON for everybody."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} was accepted")
+
+    return json.loads(body, parse_constant=refuse)
 
 
 def kept(web: Web) -> dict[str, str]:
@@ -70,7 +80,7 @@ def test_whatever_is_signed_is_kept_once_and_whole_and_taken_in(web: Web) -> Non
         for body in sent:
             status, said = post(pool, body, signed(body, SECRETS[0]))
             assert status in (200, 202), (status, said)
-            if said["status"] == "accepted" and json.loads(body)["eventType"] != "webhook.test":
+            if said["status"] == "accepted" and strictly(body)["eventType"] != "webhook.test":
                 used[body] += 1
             elif said["status"] == "quarantined":
                 buried.add(body)
@@ -83,6 +93,30 @@ def test_whatever_is_signed_is_kept_once_and_whole_and_taken_in(web: Web) -> Non
     with urllib3.HTTPConnectionPool("127.0.0.1", web.port, maxsize=1) as pool:
         run()
     assert not [line for line in web.lines() if "exception" in line]
+
+
+@pytest.mark.parametrize("place", ["data", "data.x", "data.status", "data.deliverables", "correlationId"])
+def test_no_value_in_any_place_does_harm(web: Web, place: str) -> None:
+    """Each value that is known to hurt, in a production of its own."""
+    with urllib3.HTTPConnectionPool("127.0.0.1", web.port, maxsize=1) as pool:
+        for value in (*LITERALS, *(json.dumps(text) for text in TEXTS)):
+            name, _, inner = place.partition(".")
+            kind = "deliverable.ready" if inner == "deliverables" else "production.step.complete"
+            body = event(new_id(), 1, kind, **{name: {inner: "!"} if inner else "!"})
+            body = body.replace(b'"!"', value.encode("utf-8", "surrogatepass"))
+            status, said = post(pool, body, signed(body, SECRETS[0]))
+            assert status == 202
+            if said["status"] == "accepted":
+                strictly(body)
+    for _ in range(9):
+        if not drain(web.redis, Intervals(), RETENTION):
+            break
+    identities = [key.decode().rpartition(":")[2] for key in web.redis.scan_iter(f"{PREFIX}events:*")]
+    assert identities
+    for identity in identities:
+        assert web.get(f"/productions/{identity}")["productionId"] == identity
+        assert web.get(f"/productions/{identity}/timeline")["timeline"]
+    assert {letter.kind for letter in deadletters.newest(web.redis, 999)} <= {"event", "deliverable"}
 
 
 def test_nothing_is_kept_of_what_was_not_signed(web: Web) -> None:
