@@ -171,7 +171,7 @@ def test_whoever_does_not_read_its_answers_is_cut_off(web: Web) -> None:
             opened = psutil.Process(web.process.pid).net_connections("tcp")
             return any(one.raddr and one.raddr.port == port for one in opened)
 
-        assert is_open()
+        eventually(is_open, 5, "the connection")
         eventually(lambda: not is_open(), 20, "the end of a connection that reads nothing")
 
 
