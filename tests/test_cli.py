@@ -7,17 +7,19 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from service.core.production import to_json
 from service.store import deadletters, productions
 from service.store.scripts import PREFIX
 from tests.deployment import Deployment, free_port
-from tests.store.making import event, keep, listing, new_id, take_in
+from tests.store.making import event, keep, listing, new_id, take_in, values_of
 
-COMMANDS = ("up", "demo", "web", "worker", "poller", "check", "productions", "deadletters", "simulator")
+COMMANDS = ("up", "demo", "web", "worker", "poller", "check", "productions", "deadletters", "rebuild", "simulator")
 LISTINGS = (("productions", "list"), ("deadletters", "list"))
 
 
@@ -161,11 +163,49 @@ def test_productions_are_listed_and_shown(deployment: Deployment, redis: Redis) 
     assert (whole["productionId"], len(whole["timeline"])) == (running, len(productions.timeline(redis, running)))
 
 
-@pytest.mark.parametrize("command", ["show", "refresh"])
+@pytest.mark.parametrize("command", ["show", "refresh", "replay"])
 def test_an_unknown_production_is_one_sentence(deployment: Deployment, command: str) -> None:
     identity = new_id()
     one_sentence(deployment.command("productions", command, identity), identity)
     one_sentence(deployment.command("productions", command, "nonsense"), "UUID")
+
+
+def test_a_dry_replay_shows_what_the_events_tell_otherwise_and_changes_nothing(
+    deployment: Deployment, redis: Redis
+) -> None:
+    identity = new_id()
+    take_in(redis, event(identity, 1, "production.queued"), event(identity, 2))
+    dry = deployment.command("productions", "replay", identity, "--dry-run")
+    assert (dry.returncode, dry.stdout) == (0, "2 kept event(s) tell what is stored\n")
+    spoilt = productions.read(redis, identity)
+    assert spoilt is not None
+    wrong = replace(spoilt, status="Failed", error_code="WRONG")
+    redis.set(f"{PREFIX}production:{identity}", b"%d\n%s" % (wrong.version, to_json(wrong)))
+    before = values_of(redis)
+    shown = json.loads(deployment.command("productions", "replay", identity, "--dry-run", "--json").stdout)
+    assert {one["field"]: (one["stored"], one["fromEvents"]) for one in shown["differences"]} == {
+        "status": ("Failed", "Producing"), "error": ({"code": "WRONG", "message": None}, None),
+    }  # fmt: skip
+    assert "Failed" in deployment.command("productions", "replay", identity, "--dry-run").stdout
+    assert values_of(redis) == before
+
+
+def test_a_replay_makes_the_state_anew_and_has_jarai_asked(deployment: Deployment, redis: Redis) -> None:
+    identity = new_id()
+    take_in(redis, event(identity, 1, "production.queued"), event(identity, 2))
+    spoilt = productions.read(redis, identity)
+    assert spoilt is not None
+    wrong = replace(spoilt, status="Failed", sequence=99, status_sequence=99)
+    redis.set(f"{PREFIX}production:{identity}", b"%d\n%s" % (wrong.version, to_json(wrong)))
+    done = deployment.command("productions", "replay", identity)
+    assert done.returncode == 0
+    assert "made anew" in done.stdout
+    take_in(redis)
+    again = productions.read(redis, identity)
+    assert again is not None
+    assert (again.status, again.sequence, again.refresh_wanted) == ("Producing", 2, True)
+    kinds = [entry["kind"] for entry in productions.timeline(redis, identity)]
+    assert kinds.count("event") == 2
 
 
 def test_track_and_refresh_reach_the_inbox(deployment: Deployment, redis: Redis) -> None:
