@@ -14,6 +14,7 @@ from typing import Any
 from service.core import retry
 from service.core.deliverables import Deliverable, Listed, read_list, wanted
 from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, LARGEST, Event, parse_instant
+from service.core.evidence import told_by_then, without, without_future
 from service.core.observations import (
     MANIFEST,
     AskFailed,
@@ -28,7 +29,6 @@ from service.core.observations import (
     StatusAnswered,
 )
 from service.core.production import (
-    LIFE,
     TERMINAL,
     WITH_FILES,
     Change,
@@ -43,7 +43,6 @@ from service.core.redaction import redact
 from service.core.schedule import Intervals, next_list_at, next_status_at
 
 _MOST_HOLES = 100
-_REMEMBERED = ("hole_at", "last_event_at", "last_asked_at", "last_failed_at", "last_listed_at")
 
 
 def advance(before: Production, observations: Iterable[Observation], now: datetime, intervals: Intervals) -> Change:
@@ -51,7 +50,7 @@ def advance(before: Production, observations: Iterable[Observation], now: dateti
 
     Taking in the same event, answer or result twice changes nothing the second time.
     """
-    step = _Step(_without_future(before, now))
+    step = _Step(without_future(before, now))
     for observation in observations:
         step.take_in(observation, now)
     return step.close(now, intervals)
@@ -164,7 +163,7 @@ class _Step:
             if number > first:
                 missing = (*missing, (first, number - 1))[-_MOST_HOLES:]
         else:
-            missing = tuple(_without(missing, number))
+            missing = tuple(without(missing, number))
         self._set(sequence=max(p.sequence, number), missing=missing)
         self._look_for_holes(at)
 
@@ -187,7 +186,7 @@ class _Step:
         if event.status not in TERMINAL:
             if event.sequence_number <= p.status_sequence:
                 return
-            if p.polled_as_of is not None and _told_by_then(event, p.polled_as_of, p.status):
+            if p.polled_as_of is not None and told_by_then(event, p.polled_as_of, p.status):
                 return
         self._become(event.status, "webhook", at, event)
         self._set(status_sequence=max(event.sequence_number, self.p.status_sequence), polled_as_of=None)
@@ -529,40 +528,6 @@ class _Step:
                 self._put(replace(one, state="failed", next_at=None, error=reason))
                 self._bury(one.key, f"{one.type}: {reason}", deliverable_id=one.id, type=one.type)
         self._set(list_attempts=0)
-
-
-def _without_future(production: Production, now: datetime) -> Production:
-    """What is remembered of a time that has not come is the work of a clock that was wrong: nothing waits for it."""
-    latest = now + timedelta(seconds=1)
-    wrong: dict[str, Any] = {name: None for name in _REMEMBERED if (getattr(production, name) or now) > latest}
-    if production.created_at > latest:
-        wrong["created_at"] = now
-    return replace(production, **wrong) if wrong else production
-
-
-def _told_by_then(event: Event, as_of: datetime, polled_status: str | None) -> bool:
-    """Whether a poll's answer already knew what the event says.
-
-    JARAI's `Date` is cut to the second; within that second the status that is further in a life is the newer one.
-    """
-    if event.timestamp - as_of >= timedelta(seconds=1):
-        return False
-    return event.timestamp < as_of or _rank(event.status) <= _rank(polled_status)
-
-
-def _rank(status: str | None) -> int:
-    return LIFE.index(status) if status in LIFE else len(LIFE)
-
-
-def _without(ranges: Iterable[tuple[int, int]], number: int) -> Iterable[tuple[int, int]]:
-    for first, last in ranges:
-        if not first <= number <= last:
-            yield first, last
-            continue
-        if first < number:
-            yield first, number - 1
-        if number < last:
-            yield number + 1, last
 
 
 def _safe(text: object) -> str | None:
