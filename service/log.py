@@ -114,6 +114,7 @@ class Logger:
 
 
 _DEEPEST = 8
+_TRACE = "\nTraceback (most recent call last):\n"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -200,12 +201,19 @@ class _LibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            fields: MutableMapping[str, Any] = {"logger": record.name, "message": record.getMessage()}
+            message, mark, trace = record.getMessage().partition(_TRACE)  # RQ tells of a job's failure in its text
+            fields: MutableMapping[str, Any] = {"logger": record.name}
             error = record.exc_info[1] if record.exc_info else None
-            if isinstance(error, RedisError):  # says enough, and comes often
+            last = trace.rstrip().rpartition("\n")[2]
+            if isinstance(error, RedisError):  # its name says enough, and it comes often
                 fields["error"] = f"{type(error).__name__}: {error}"
-            elif record.exc_info:
-                fields["exc_info"] = record.exc_info
+            elif last.startswith("redis.exceptions."):
+                fields["error"] = last.removeprefix("redis.exceptions.")
+            else:
+                message += mark + trace
+                if record.exc_info:
+                    fields["exc_info"] = record.exc_info
+            fields["message"] = message
             level = logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING
             structlog.get_logger().log(level, "library.said", **fields)
         except Exception:  # noqa: BLE001 - as every handler: a library that logs wrongly goes on working

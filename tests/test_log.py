@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -14,9 +15,11 @@ import structlog
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import log
 from service.settings import load
+from tests.store.making import logged
 
 FORMATS = ["json", "console"]
 API_KEY = "jarai_live_K3yK3yK3yK3y"
@@ -234,3 +237,18 @@ def test_set_up_twice_each_line_is_written_once() -> None:
     logging.getLogger("library").warning("said")
     log.get()("store.available")
     assert len(lines(stream)) == 2
+
+
+def test_a_library_that_met_a_redis_in_trouble_says_so_in_one_line_and_of_a_defect_everything() -> None:
+    with logged() as stream:
+        for error in (RedisConnectionError("cut"), KeyError("a defect")):
+            try:
+                raise error
+            except type(error):
+                logging.getLogger("rq.worker").error("job failed\n%s", traceback.format_exc())
+                logging.getLogger("rq.worker").exception("job failed")
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [entry["error"] for entry in told[:2]] == ["ConnectionError: cut"] * 2
+    assert [entry["message"] for entry in told[:2]] == ["job failed"] * 2
+    assert "Traceback" not in str(told[:2])
+    assert all("a defect" in str(entry) and "Traceback" in str(entry) for entry in told[2:])
