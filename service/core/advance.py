@@ -27,6 +27,7 @@ from service.core.observations import (
     Observation,
     OperatorAsked,
     StatusAnswered,
+    result_of,
 )
 from service.core.production import (
     TERMINAL,
@@ -66,6 +67,7 @@ class _Step:
     facts: list[Fact] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     resolved: list[str] = field(default_factory=list)
+    worked_on: set[str] = field(default_factory=set)
     replaces_last: bool = False
     told_complete: bool = field(init=False)
 
@@ -73,6 +75,8 @@ class _Step:
         self.told_complete = self.p.complete
 
     def take_in(self, observation: Observation, now: datetime) -> None:
+        if key := result_of(observation):
+            self.worked_on.add(key)
         match observation:
             case EventArrived():
                 self._event(observation.event, observation.received_at, observation.replayed)
@@ -120,6 +124,7 @@ class _Step:
             facts=tuple(self.facts),
             dead_letters=tuple(self.dead_letters),
             resolved=tuple(self.resolved),
+            worked_on=frozenset(self.worked_on),
         )
 
     # --- what JARAI says -------------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ Observation = EventArrived | Written
 _JSON: TypeAdapter[Written] = TypeAdapter(Annotated[Written, Field(discriminator="kind")])
 
 
-def result_of(observation: Written) -> str:
+def result_of(observation: Observation) -> str:
     """The key of the file (or MANIFEST) that somebody has just worked on; empty where nobody has."""
     match observation:
         case DownloadStored() | DownloadFailed():

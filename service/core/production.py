@@ -184,7 +184,8 @@ class Change:
     """What follows from the observations, to be committed in one step.
 
     A timeline entry that is an int stands for the event of that sequence number. `replaces_last`: the first entry
-    takes the place of the timeline's last one (polls that tell nothing new are counted, not listed).
+    takes the place of the timeline's last one (polls that tell nothing new are counted, not listed). `worked_on`: the
+    files that were reported on, and are due again if that changed nothing.
     """
 
     production: Production
@@ -194,6 +195,7 @@ class Change:
     facts: tuple[Fact, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     resolved: tuple[str, ...] = ()
+    worked_on: frozenset[str] = frozenset()
 
 
 def adoptable(production: Production, found: ManifestFound) -> tuple[Deliverable, ...]:

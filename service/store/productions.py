@@ -187,7 +187,7 @@ def _commit_args(claimed: Claim, before: Production, change: Change, retention: 
         "bodies": _without_addresses(claimed),
         "links": [[link.key, link.url, _link_ms(link.expires_at, claimed.now)] for link in change.links],
         "ask": _ms(due) if due is not None else False,
-        "downloads": _changed_downloads(before, after),
+        "downloads": _changed_downloads(before, change),
         "forget": _ms(claimed.now + retention) if after.settled else False,
         "dead": [
             [
@@ -214,10 +214,12 @@ def _without_addresses(claimed: Claim) -> dict[str, str]:
     return kept
 
 
-def _changed_downloads(before: Production, after: Production) -> Mapping[str, int | bool]:
-    """Only what changed: a file that somebody is fetching right now keeps its claim."""
-    was, will = before.due_downloads, after.due_downloads
-    changed: dict[str, int | bool] = {key: _ms(at) for key, at in will.items() if was.get(key) != at}
+def _changed_downloads(before: Production, change: Change) -> Mapping[str, int | bool]:
+    """Only what changed or was reported on: a file that somebody is fetching right now keeps its claim."""
+    was, will = before.due_downloads, change.production.due_downloads
+    changed: dict[str, int | bool] = {
+        key: _ms(at) for key, at in will.items() if was.get(key) != at or key in change.worked_on
+    }
     return changed | dict.fromkeys(was.keys() - will.keys(), False)
 
 

@@ -6,7 +6,7 @@ import threading
 
 from redis import Redis
 
-from service.core.observations import DownloadStored, ManifestWritten, OperatorAsked
+from service.core.observations import DownloadStored, ManifestFound, ManifestWritten, OperatorAsked
 from service.store import due, inbox, productions
 from service.store.scripts import PREFIX
 from tests.store.making import event, listing, new_id, take_in
@@ -191,3 +191,16 @@ def test_a_file_whose_result_lies_in_the_inbox_is_not_handed_out_again(redis: Re
     inbox.observe(redis, identity, DownloadStored(productions.now(redis), found.key, 3, "a" * 64, 0.1))
     redis.zadd(f"{PREFIX}download", {found.member: 0}, xx=True)
     assert due.claim_download(redis, "two") is None
+
+
+def test_a_result_that_changes_nothing_does_not_take_the_file_out_of_the_list(redis: Redis) -> None:
+    """Such as a manifest that was found by a worker who had been stopped for long, while a newer one is due."""
+    identity = with_file(redis)
+    inbox.observe(redis, identity, OperatorAsked(productions.now(redis), "track", account_id="a"))
+    take_in(redis, event(identity, 2, "production.published"))
+    assert redis.zscore(f"{PREFIX}download", f"{identity}:manifest") is not None
+    found = ManifestFound(productions.now(redis), None, "f", "Published", False, False, ())
+    inbox.observe(redis, identity, found)
+    assert redis.zscore(f"{PREFIX}download", f"{identity}:manifest") is None
+    take_in(redis)
+    assert redis.zscore(f"{PREFIX}download", f"{identity}:manifest") is not None
