@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 import structlog
-from redis.exceptions import RedisError
 
 from service.core.redaction import redact
 
@@ -114,6 +113,7 @@ class Logger:
 
 
 _DEEPEST = 8
+_EXPECTED = ("redis.exceptions", "rq.exceptions")  # Redis in trouble, and what RQ makes of it
 _TRACE = "\nTraceback (most recent call last):\n"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -205,10 +205,10 @@ class _LibraryHandler(logging.Handler):
             fields: MutableMapping[str, Any] = {"logger": record.name}
             error = record.exc_info[1] if record.exc_info else None
             last = trace.rstrip().rpartition("\n")[2]
-            if isinstance(error, RedisError):  # its name says enough, and it comes often
+            if error is not None and type(error).__module__ in _EXPECTED:  # its name says enough, and it comes often
                 fields["error"] = f"{type(error).__name__}: {error}"
-            elif last.startswith("redis.exceptions."):
-                fields["error"] = last.removeprefix("redis.exceptions.")
+            elif last.startswith(_EXPECTED):
+                fields["error"] = last.partition("exceptions.")[2]
             else:
                 message += mark + trace
                 if record.exc_info:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
+from rq.exceptions import InvalidJobOperation
 
 from service import log
 from service.settings import load
@@ -241,14 +242,15 @@ def test_set_up_twice_each_line_is_written_once() -> None:
 
 def test_a_library_that_met_a_redis_in_trouble_says_so_in_one_line_and_of_a_defect_everything() -> None:
     with logged() as stream:
-        for error in (RedisConnectionError("cut"), KeyError("a defect")):
+        for error in (RedisConnectionError("cut"), InvalidJobOperation("gone"), KeyError("a defect")):
             try:
                 raise error
             except type(error):
                 logging.getLogger("rq.worker").error("job failed\n%s", traceback.format_exc())
                 logging.getLogger("rq.worker").exception("job failed")
     told = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [entry["error"] for entry in told[:2]] == ["ConnectionError: cut"] * 2
-    assert [entry["message"] for entry in told[:2]] == ["job failed"] * 2
-    assert "Traceback" not in str(told[:2])
-    assert all("a defect" in str(entry) and "Traceback" in str(entry) for entry in told[2:])
+    errors = ["ConnectionError: cut"] * 2 + ["InvalidJobOperation: gone"] * 2
+    assert [entry["error"] for entry in told[:4]] == errors
+    assert [entry["message"] for entry in told[:4]] == ["job failed"] * 4
+    assert "Traceback" not in str(told[:4])
+    assert all("a defect" in str(entry) and "Traceback" in str(entry) for entry in told[4:])

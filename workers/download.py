@@ -86,7 +86,7 @@ class Downloader:
             storage = LocalStorage.open(self._settings.storage_dir, self._settings.state_dir)
             work = self._write_manifest if claim.key == MANIFEST else self._fetch
             result: Written | None = work(claim, storage, progress)
-            if due.storage_works(self._redis, claim):
+            if due.storage_works(self._redis, getattr(result, "bytes", 0)):
                 self._log("storage.available")
             return result
         except LinkExpired as error:
@@ -98,7 +98,8 @@ class Downloader:
         except TransferFailed as error:
             return self._failure(claim, "transfer", error, progress)
         except StorageUnavailable as error:
-            if due.storage_failed(self._redis, claim):
+            needed_bytes = (claim.deliverable.bytes or 0) if claim.deliverable is not None else 0
+            if due.storage_failed(self._redis, needed_bytes):
                 self._log("storage.unavailable", error=str(error))
             return self._failure(claim, "storage", error, progress)
         except TransferStopped as error:

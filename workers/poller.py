@@ -196,7 +196,9 @@ class Asker:
     def _report(self, production: Production, observation: Written, error: JaraiError | None = None) -> None:
         if error is not None:
             self._say_failed(production, getattr(observation, "question", "") == "deliverables", error)
-        if inbox.observe(self._redis, production.production_id, observation):
+        wakes = inbox.observe(self._redis, production.production_id, observation)
+        due.asked(self._redis, production.production_id)
+        if wakes:
             jobs.ring(self._redis, "advance")
 
     def _call(self, request: Request, token: str) -> Response:

@@ -25,7 +25,7 @@ from service.store.scripts import (
 ASK_LEASE_MS = 20_000
 DOWNLOAD_LEASE_MS = 30_000
 STORAGE_PAUSE_MS = 10_000
-_STORAGE_MEMORY_MS = 900_000  # should the file that failed never be tried again
+_STORAGE_MEMORY_MS = 900_000  # should no file as large ever be tried again
 _PATIENCE_MS = 300  # a production that became due just now has been rung for by whoever made it so
 
 
@@ -105,6 +105,11 @@ def give_back_ask(redis: Redis, production_id: str) -> None:
     GIVE_BACK_ASK.run(redis, production_id)
 
 
+def asked(redis: Redis, production_id: str) -> None:
+    """The answer lies in the inbox: whatever has to be asked next may be asked."""
+    redis.delete(f"{PREFIX}asking:{production_id}")
+
+
 def claim_download(redis: Redis, token: str) -> DownloadClaim | None:
     """A file to fetch. The claim holds for half a minute and has to be renewed with the same `token`.
 
@@ -132,14 +137,14 @@ def drop_download(redis: Redis, claim: DownloadClaim) -> None:
     DROP_DOWNLOAD.run(redis, claim.member)
 
 
-def storage_failed(redis: Redis, claim: DownloadClaim) -> bool:
+def storage_failed(redis: Redis, needed_bytes: int) -> bool:
     """Downloads pause, but for one try every ten seconds. True when that is news."""
-    return bool(STORAGE_FAILED.run(redis, claim.member, STORAGE_PAUSE_MS, _STORAGE_MEMORY_MS))
+    return bool(STORAGE_FAILED.run(redis, needed_bytes, STORAGE_PAUSE_MS, _STORAGE_MEMORY_MS))
 
 
-def storage_works(redis: Redis, claim: DownloadClaim) -> bool:
-    """A file lies in its place. True when that is news: it is the one that found no room, and downloads go on."""
-    return bool(STORAGE_WORKS.run(redis, claim.member))
+def storage_works(redis: Redis, stored_bytes: int) -> bool:
+    """A file lies in its place. True when that is news: one as large had found no room, and downloads go on."""
+    return bool(STORAGE_WORKS.run(redis, stored_bytes))
 
 
 def _moment(milliseconds: int) -> datetime:

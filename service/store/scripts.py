@@ -14,7 +14,8 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:tries             hash  id or "id:key" -> claims in a row that came to nothing
     jarai:forgotten:{xxx}   hash id -> last number: productions whose retention ran out, by the id's first three
     jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
-    jarai:storage           "id:key" that found no room    jarai:storage:try  one try at it is enough for now
+    jarai:storage           bytes that found no room       jarai:storage:try  one try at it is enough for now
+    jarai:asking:{id}       JARAI is being asked about it just now
 """
 
 from __future__ import annotations
@@ -248,14 +249,16 @@ return {now, redis.call('ZCOUNT', P..'dirty', '-inf', now - ARGV[1]), redis.call
 """)
 
 # lease -> now, id, state, claims in a row: the production that JARAI has to be asked about first
-# One whose inbox is not empty waits a moment: what lies in there may answer the question.
+# One whose inbox is not empty waits a moment: what lies in there may answer the question. So does one whose answer is
+# on its way, whatever made it due again meanwhile.
 CLAIM_ASK = Script("""
 local now = now_ms()
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'ask', '-inf', now, 'LIMIT', 0, 20)) do
-  if redis.call('ZSCORE', P..'dirty', id) then
+  if redis.call('ZSCORE', P..'dirty', id) or redis.call('EXISTS', P..'asking:'..id) == 1 then
     redis.call('ZADD', P..'ask', now + 250, id)
   else
     redis.call('ZADD', P..'ask', now + ARGV[1], id)
+    redis.call('SET', P..'asking:'..id, 1, 'PX', ARGV[1])
     return {now, id, redis.call('GET', P..'production:'..id) or '', redis.call('HINCRBY', P..'tries', id, 1)}
   end
 end
@@ -265,6 +268,7 @@ return {now}
 # id -> the question is due again at once, and this claim does not count
 GIVE_BACK_ASK = Script("""
 redis.call('HDEL', P..'tries', ARGV[1])
+redis.call('DEL', P..'asking:'..ARGV[1])
 return redis.call('ZADD', P..'ask', 'XX', 0, ARGV[1])
 """)
 
@@ -302,18 +306,19 @@ redis.call('DEL', P..'link:'..ARGV[1])
 return redis.call('ZREM', P..'download', ARGV[1])
 """)
 
-# "id:key", pause, memory -> 1 when that is news: the storage folder did not take this file
+# bytes of the file, pause, memory -> 1 when that is news: the storage folder did not take it
 STORAGE_FAILED = Script("""
 redis.call('SET', P..'storage:try', 1, 'PX', ARGV[2])
-if redis.call('PEXPIRE', P..'storage', ARGV[3]) == 1 then return 0 end
-redis.call('SET', P..'storage', ARGV[1], 'PX', ARGV[3])
-return 1
+local before = redis.call('GET', P..'storage')
+redis.call('SET', P..'storage', math.max(tonumber(before or '0'), tonumber(ARGV[1])), 'PX', ARGV[3])
+return before and 0 or 1
 """)
 
-# "id:key" -> 1 when that is news: it took the file that it had refused. A smaller one proves nothing.
+# bytes of the file -> 1 when that is news: it took one as large as it had refused. A smaller one proves nothing.
 STORAGE_WORKS = Script("""
-if redis.call('GET', P..'storage') ~= ARGV[1] then return 0 end
-return redis.call('DEL', P..'storage')
+local refused = redis.call('GET', P..'storage')
+if not refused or tonumber(ARGV[1]) < tonumber(refused) then return 0 end
+return redis.call('DEL', P..'storage', P..'storage:try') > 0 and 1 or 0
 """)
 
 # most -> ids of settled productions whose retention has run out, now gone but for the last number: an old event that is

@@ -132,7 +132,6 @@ def _goes_on(watch: Watch) -> None:
     eventually(partial(_is, watch.deployment, failing, "Failed"), 10, "going on")
 
 
-@pytest.mark.xfail(strict=True, reason="while a refused file waits, ten seconds pass even between files that fit")
 @pytest.mark.timeout(120)
 def test_a_full_disk_is_said_once_and_downloads_go_on_by_themselves_when_there_is_room(
     watch: Watch, disk: Disk

@@ -182,7 +182,6 @@ def test_thousands_of_silent_connections_keep_nobody_out_for_long(web: Web, many
         assert psutil.Process(web.process.pid).num_fds() < 4_096 + 128
         eventually(lambda: _accepts(web), 25, "a place at the door")
         assert memory_mib(web) < MOST_MIB
-    assert "too many connections" in [line.get("reason") for line in web.lines()]
     answered_within(web, 5)
 
 

@@ -159,7 +159,7 @@ def two_files(redis: Redis) -> None:
 def test_while_the_folder_takes_nothing_one_file_at_a_time_is_tried(redis: Redis) -> None:
     two_files(redis)
     first = claim(redis, "one")
-    assert due.storage_failed(redis, first)
+    assert due.storage_failed(redis, 5)
     assert due.sweep(redis).download == 0
     assert due.claim_download(redis, "two") is None
     redis.delete(f"{PREFIX}storage:try")  # the pause is over
@@ -167,21 +167,36 @@ def test_while_the_folder_takes_nothing_one_file_at_a_time_is_tried(redis: Redis
     claim(redis, "two")
     let_lease_run_out(redis, first)
     assert due.claim_download(redis, "three") is None
+    assert due.storage_works(redis, 5)
+    claim(redis, "three")
 
 
 def test_a_folder_that_fails_is_news_once_and_so_is_its_recovery(redis: Redis) -> None:
-    two_files(redis)
-    first, second = claim(redis, "one"), claim(redis, "two")
-    assert [due.storage_failed(redis, one) for one in (first, second, first)] == [True, False, False]
-    assert not due.storage_works(redis, second), "a file that fits proves nothing for one that did not"
-    assert [due.storage_works(redis, first) for _ in range(2)] == [True, False]
-    assert due.storage_failed(redis, second)
+    assert [due.storage_failed(redis, size) for size in (5, 9, 3)] == [True, False, False]
+    assert not due.storage_works(redis, 8), "a file that fits proves nothing for one that did not"
+    assert [due.storage_works(redis, 9) for _ in range(2)] == [True, False]
+    assert due.storage_failed(redis, 0)
+    assert due.storage_works(redis, 0)
 
 
 def test_a_file_that_never_comes_again_does_not_pause_the_others_for_ever(redis: Redis) -> None:
-    with_file(redis)
-    due.storage_failed(redis, claim(redis, "one"))
+    due.storage_failed(redis, 5)
     assert 0 < redis.pttl(f"{PREFIX}storage") <= 900_000
+
+
+def test_nothing_is_asked_about_while_an_answer_is_on_its_way(redis: Redis) -> None:
+    """An event in the meantime may make it due at once; it is asked again when the answer is here, and not before."""
+    identity = to_ask(redis)
+    assert due.claim_ask(redis) is not None
+    take_in(redis, event(identity, 1, "production.mystery"))
+    redis.zadd(f"{PREFIX}ask", {identity: 0})
+    assert due.claim_ask(redis) is None
+    due.asked(redis, identity)
+    redis.zadd(f"{PREFIX}ask", {identity: 0})
+    assert due.claim_ask(redis) is not None
+    redis.zadd(f"{PREFIX}ask", {identity: 0})
+    due.give_back_ask(redis, identity)
+    assert due.claim_ask(redis) is not None
 
 
 def test_a_file_whose_result_lies_in_the_inbox_is_not_handed_out_again(redis: Redis) -> None:

@@ -53,7 +53,8 @@ class Bench:
             members: Any = self.redis.zrange(f"{PREFIX}{name}", 0, -1)
             for member in members:
                 self.redis.zadd(f"{PREFIX}{name}", {member: 0}, xx=True)
-        self.redis.delete(f"{PREFIX}budget", f"{PREFIX}storage:try")
+        asking: Any = self.redis.keys(f"{PREFIX}asking:*")
+        self.redis.delete(f"{PREFIX}budget", f"{PREFIX}storage:try", *asking)
 
     def ask(self) -> None:
         """Ask JARAI once about each production for which that is due at any time."""

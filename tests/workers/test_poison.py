@@ -83,6 +83,7 @@ def test_a_question_that_kills_every_poller_ends_as_a_dead_letter_without_a_requ
     for _ in range(MOST_CLAIMS):
         assert due.claim_ask(bench.redis) is not None
         bench.redis.zadd(f"{PREFIX}ask", {identity: 0}, xx=True)
+        bench.redis.delete(f"{PREFIX}asking:{identity}")  # both have run out
     assert _asker(bench).ask_once()
     take_in(bench.redis)
     assert bench.simulator.truth()["apiRequests"] == []
