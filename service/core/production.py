@@ -72,6 +72,7 @@ class Production:
     manifest_written: int = 0
     manifest_at: datetime | None = None
     settled: bool = False
+    settled_files: int = -1  # how many there were when that was said last
 
     @property
     def terminal(self) -> bool:

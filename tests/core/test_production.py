@@ -554,6 +554,22 @@ def test_a_file_that_fails_is_tried_again_until_it_is_given_up(
     assert fact_names(told) == (["deliverable.retrying"] if said else [])
 
 
+def test_a_production_that_settles_again_without_another_file_says_so_once() -> None:
+    """A late event opens a hole, the list is asked for once more, and nothing has changed."""
+    known = after(arrived("production.published", 9), listing(item("a"), seconds=95, knew=3))
+    told = change(stored(), before=known)
+    facts = fact_names(told)
+    known = after(listing(item("a"), seconds=101, knew=9), before=told.production)
+    told = change(ManifestWritten(at(102), known.manifest_revision), before=known)
+    facts += fact_names(told)
+    assert (told.production.settled, facts.count("production.settled")) == (True, 1)
+    again = replace(told.production, settled=False)
+    assert "production.settled" not in fact_names(change(before=again))
+    more = after(listing(item("a"), item("b"), seconds=110, knew=9), before=told.production)
+    more = after(DownloadStored(at(111), one(name="b").key, 1, SHA256, 0.1), before=more)
+    assert "production.settled" in fact_names(change(ManifestWritten(at(112), more.manifest_revision), before=more))
+
+
 def test_a_broken_line_does_not_count_as_wrong_bytes() -> None:
     """Each kind of failure is given up by its own limit: five broken lines and one wrong answer are no dead letter."""
     known = after(*(failed("transfer") for _ in range(5)), failed("corrupt"), before=LISTED)
