@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service import jobs, log
+from service import jobs
 from service.core import manifest
 from service.runtime import Runtime
 from service.store import deployment, inbox, productions
@@ -44,8 +44,6 @@ def rebuild(runtime: Runtime) -> Outcome:
         inbox.observe(redis, identity, found)
         outcome.rebuilt += 1
         outcome.asked += not found.settled
-        log.get()("production.rebuilt", production_id=identity, account_id=found.account_id, status=found.status,
-                  files=len(found.deliverables))  # fmt: skip
     deployment.recognise(redis, settings.state_dir)
     jobs.ring(redis, "advance", bells=1 + outcome.rebuilt // 32)
     return outcome

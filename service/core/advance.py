@@ -367,9 +367,10 @@ class _Step:
 
     def _download_failed(self, result: DownloadFailed, now: datetime) -> None:
         if result.key == MANIFEST:
-            if result.failure != "storage":  # which is said for all files together
+            blameless = result.failure in ("storage", "stopped")  # the first is said for all files together
+            if not blameless:
                 self._fact("manifest.failed", failure=result.failure, error=result.message)
-            pause = retry.after_download_failure("storage", 0, 0, MANIFEST)
+            pause = retry.after_download_failure(result.failure if blameless else "storage", 0, 0, MANIFEST)
             self._set(manifest_at=now + (pause or timedelta(0)))
             return
         deliverable = self._find(result.key)
@@ -450,7 +451,7 @@ class _Step:
         keys = {one.key for one in new}
         if p.status is not None and not new:
             return
-        self._record({"at": found.at, "kind": "manifest_found", "status": found.status, "files": len(new)})
+        self._say("production.rebuilt", at=found.at, status=found.status, files=len(new))
         self._set(
             account_id=p.account_id or found.account_id,
             folder=p.folder or found.folder,

@@ -141,6 +141,7 @@ class Production:
 FACTS = (
     "production.status_changed",
     "production.settled",
+    "production.rebuilt",
     "poll.recovered",
     "deliverables.listed",
     "deliverable.stored",

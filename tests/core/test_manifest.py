@@ -11,7 +11,19 @@ import pytest
 from service.core import manifest
 from service.core.observations import DownloadStored, ManifestFound, ManifestWritten
 from service.core.production import Production
-from tests.core.given import ACCOUNT_ID, NEW, PRODUCTION_ID, after, arrived, at, item, ready
+from tests.core.given import (
+    ACCOUNT_ID,
+    NEW,
+    PRODUCTION_ID,
+    after,
+    arrived,
+    at,
+    change,
+    fact_names,
+    item,
+    kinds,
+    ready,
+)
 
 FOLDER = f"{ACCOUNT_ID}/{PRODUCTION_ID}"
 LISTED = after(ready(1, item("a"), item("b")), arrived("production.published", 2))
@@ -35,6 +47,14 @@ def test_a_settled_production_comes_back_whole_and_asks_for_nothing() -> None:
     assert again.due_to_ask_at is None
     assert set(again.due_downloads) == {"manifest"}
     assert after(ManifestWritten(at(301), again.manifest_revision), before=again).settled
+
+
+def test_a_rebuild_is_told_in_the_log_and_in_the_timeline_and_what_brings_nothing_new_is_not() -> None:
+    told = change(found(), before=NEW)
+    [fact] = [one for one in told.facts if one.name == "production.rebuilt"]
+    assert fact.fields == {"status": "Published", "files": 2}
+    assert "production.rebuilt" in kinds(told.timeline)
+    assert "production.rebuilt" not in fact_names(change(found(), before=told.production))
 
 
 def test_an_event_that_comes_after_a_rebuild_has_nothing_asked_either() -> None:

@@ -521,12 +521,14 @@ def test_a_manifest_that_said_it_was_not_settled_is_written_again_once_that_is_n
     assert not known.settled
 
 
-@pytest.mark.parametrize(("failure", "said"), [("transfer", ["manifest.failed"]), ("storage", [])])
-def test_a_manifest_that_can_not_be_written_is_tried_again(failure: Failure, said: list[str]) -> None:
-    """A folder that takes nothing is said once for all files, not here."""
+@pytest.mark.parametrize(
+    ("failure", "said", "seconds"), [("transfer", ["manifest.failed"], 30), ("storage", [], 30), ("stopped", [], 0)]
+)
+def test_a_manifest_that_can_not_be_written_is_tried_again(failure: Failure, said: list[str], seconds: int) -> None:
+    """A folder that takes nothing is said once for all files, not here; a shutdown is no failure."""
     told = change(failed(failure, key=MANIFEST), before=after(stored(), before=PUBLISHED))
     assert fact_names(told) == said
-    assert told.production.manifest_at == at(130)
+    assert told.production.manifest_at == at(100 + seconds)
 
 
 @pytest.mark.parametrize(

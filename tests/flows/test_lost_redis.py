@@ -60,6 +60,7 @@ def test_an_emptied_redis_is_said_once_and_rebuilt_from_what_lies_in_the_folder(
     assert len(_fetched(simulator)) == len(fetched) + 2, "only what had not been here"
     assert all(live in path for path in _asked(simulator)[len(asked) :])
     assert _said(deployment) == 1
+    assert {line["production_id"] for line in deployment.log("production.rebuilt")} == {*settled, live}
     assert deployment.command("rebuild").stdout.startswith("0 production(s) brought back")
 
 
