@@ -154,4 +154,5 @@ async def _unreadable(request: Request, error: Exception) -> JSONResponse:
 
 async def _defect(request: Request, error: Exception) -> JSONResponse:
     """Of ours. What it was is in the log, and only there."""
-    return JSONResponse({"error": "INTERNAL_ERROR", "message": "a defect; the log says which"}, 500)
+    body = {"error": "INTERNAL_ERROR", "message": "a defect; the log says which"}
+    return JSONResponse(body, 500, headers={"Connection": "close"})  # which uvicorn does after a defect, unsaid

@@ -274,6 +274,8 @@ def test_a_defect_of_ours_is_told_without_what_it_was(web: Web) -> None:
     answer = web.call("GET", f"/productions/{identity}/timeline")
     assert (answer.status, answer.json()["error"]) == (500, "INTERNAL_ERROR")
     assert b"json" not in answer.data.lower()
+    assert answer.headers["Connection"] == "close", "it ends here, and who would use it again has to know"
+    assert web.call("GET", "/healthz").status == 200
 
 
 def test_an_address_with_a_slash_behind_it_leads_nowhere_else(web: Web) -> None:
