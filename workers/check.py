@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +17,7 @@ from service.core.errors import JaraiError, ReceiverError
 from service.runtime import Runtime
 from service.store import deadletters, due, requests
 from service.store.connection import safety_problems
-from workers.storage import LocalStorage
+from workers.storage import open_storage
 
 Verdict = Literal["ok", "warning", "broken"]
 _LEAST_FREE_BYTES = 1024**3
@@ -78,18 +75,15 @@ def _redis(runtime: Runtime) -> Iterator[Line]:
 
 
 def _storage(runtime: Runtime) -> Iterator[Line]:
-    settings = runtime.settings
-    probe = f".check-{uuid.uuid4().hex}"
     try:
-        storage = LocalStorage.open(settings.storage_dir, settings.state_dir)
-        storage.write(probe, "", probe, b"jarai-receiver check\n")
-        os.unlink(storage.root / probe)
-        free = shutil.disk_usage(storage.root).free
-    except (ReceiverError, OSError) as error:
-        yield Line("storage", "broken", f"{settings.storage_dir}: {error}")
+        storage = open_storage(runtime.settings)
+        free_bytes = storage.probe()
+    except ReceiverError as error:
+        yield Line("storage", "broken", f"{runtime.settings.storage_url}: {error}")
         return
-    verdict: Verdict = "ok" if free >= _LEAST_FREE_BYTES else "warning"
-    yield Line("storage", verdict, f"{storage.root} takes files, {free / 1024**3:.1f} GiB free")
+    verdict: Verdict = "ok" if free_bytes is None or free_bytes >= _LEAST_FREE_BYTES else "warning"
+    room = "" if free_bytes is None else f", {free_bytes / 1024**3:.1f} GiB free"
+    yield Line("storage", verdict, f"{storage.where} takes files{room}")
 
 
 def _jarai(runtime: Runtime, redis_answers: bool) -> Iterator[Line]:

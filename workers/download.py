@@ -31,7 +31,7 @@ from service.settings import Settings
 from service.store import due, inbox, productions
 from service.store.due import DownloadClaim
 from workers import shutdown
-from workers.storage import LocalStorage, PartialFile, Stored
+from workers.storage import Partial, Storage, Stored, open_storage
 from workers.transfer import Transfer, open_pool
 
 MANIFEST_FILE = "manifest.json"
@@ -83,7 +83,7 @@ class Downloader:
             died = TransferFailed(f"each of {retry.MOST_CLAIMS} processes that worked on it died or hung")
             return self._failure(claim, "died", died, progress)
         try:
-            storage = LocalStorage.open(self._settings.storage_dir, self._settings.state_dir)
+            storage = open_storage(self._settings)
             work = self._write_manifest if claim.key == MANIFEST else self._fetch
             result: Written | None = work(claim, storage, progress)
             if due.storage_works(self._redis, getattr(result, "bytes", 0)):
@@ -114,7 +114,7 @@ class Downloader:
 
     def _forget_note(self, claim: DownloadClaim) -> None:
         with contextlib.suppress(StorageUnavailable):  # the manifest's writer clears up what stays
-            LocalStorage.open(self._settings.storage_dir, self._settings.state_dir).forget(_name(claim))
+            open_storage(self._settings).forget(_name(claim))
 
     def _failure(self, claim: DownloadClaim, kind: Failure, error: Exception, progress: _Progress) -> DownloadFailed:
         at = productions.now(self._redis)
@@ -123,7 +123,7 @@ class Downloader:
         return DownloadFailed(at, claim.key, kind, str(error), progress.progressed, link)
 
     def _write_manifest(
-        self, claim: DownloadClaim, storage: LocalStorage, progress: _Progress
+        self, claim: DownloadClaim, storage: Storage, progress: _Progress
     ) -> ManifestWritten | ManifestFound:
         """Under the same lock and claim as a file: who was stopped meanwhile never puts an old one over a new one.
 
@@ -141,7 +141,7 @@ class Downloader:
                 storage.forget(f"{claim.production_id}.{one.key}")
         return ManifestWritten(productions.now(self._redis), production.manifest_revision)
 
-    def _fetch(self, claim: DownloadClaim, storage: LocalStorage, progress: _Progress) -> DownloadStored | None:
+    def _fetch(self, claim: DownloadClaim, storage: Storage, progress: _Progress) -> DownloadStored | None:
         deliverable = claim.deliverable
         if deliverable is None or deliverable.state != "wanted":
             due.drop_download(self._redis, claim)
@@ -176,7 +176,7 @@ def _name(claim: DownloadClaim) -> str:
     return f"{claim.production_id}.{claim.key}"
 
 
-def _found(storage: LocalStorage, production: Production, now: datetime, progress: _Progress) -> ManifestFound | None:
+def _found(storage: Storage, production: Production, now: datetime, progress: _Progress) -> ManifestFound | None:
     """What an earlier manifest tells of files that lie there whole, and that this production knows nothing of."""
     folder = production.folder or ""
     content = storage.read(folder, MANIFEST_FILE)
@@ -195,7 +195,7 @@ def _found(storage: LocalStorage, production: Production, now: datetime, progres
 
 
 def _already_here(
-    storage: LocalStorage, folder: str, wanted: Deliverable, partial: PartialFile, progress: _Progress
+    storage: Storage, folder: str, wanted: Deliverable, partial: Partial, progress: _Progress
 ) -> Stored | None:
     """The file, if it lies in its place, whole: whoever put it there died before it could say so, or Redis was emptied.
 

@@ -8,7 +8,7 @@ from service import jobs
 from service.core import manifest
 from service.runtime import Runtime
 from service.store import deployment, inbox, productions
-from workers.storage import LocalStorage
+from workers.storage import open_storage
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ def rebuild(runtime: Runtime) -> Outcome:
     """
     redis, settings = runtime.redis, runtime.settings
     outcome = Outcome(0, 0, 0, [])
-    for folder, content, sizes in LocalStorage.open(settings.storage_dir, settings.state_dir).manifests():
+    for folder, content, sizes in open_storage(settings).manifests():
         try:
             read = manifest.parse(content)
         except ValueError:

@@ -22,7 +22,7 @@ from service.core.deliverables import Deliverable, decode_digest
 from service.core.errors import CorruptDownload, LinkExpired, LinkForbidden, TransferFailed, TransferStopped
 from service.jarai import USER_AGENT
 from workers import shutdown
-from workers.storage import PartialFile
+from workers.storage import Partial
 
 _TIMEOUT = Timeout(connect=5, read=8)
 _CHUNK_BYTES = 1024 * 1024
@@ -74,7 +74,7 @@ class Transfer:
         pool: urllib3.PoolManager,
         hosts: tuple[str, ...],
         deliverable: Deliverable,
-        partial: PartialFile,
+        partial: Partial,
         progress: Progress,
         patience: Patience = Patience(),
     ) -> None:

@@ -15,7 +15,7 @@ from service.settings import Settings
 from service.web.app import listen
 from workers import redis_server, worker
 from workers.processes import Processes
-from workers.storage import LocalStorage
+from workers.storage import open_storage
 
 
 @contextlib.contextmanager
@@ -43,11 +43,11 @@ def run(settings: Settings) -> None:
     if settings.port == 0:
         raise ReceiverError("PORT is wrong: `up` needs a fixed port")
     listen(settings.host, settings.port).close()  # what can't work is said before anything is started
-    LocalStorage.open(settings.storage_dir, settings.state_dir)
+    storage = open_storage(settings)
     stopping = _stop_on_signals()
     with contextlib.suppress(_Stop), deployment(settings, {}) as processes:
         stopping.append(processes)
-        click.echo(_banner(settings), err=True)
+        click.echo(_banner(settings, storage.where), err=True)
         processes.run()
     click.echo("stopped everything that was started.", err=True)
 
@@ -69,7 +69,7 @@ def _stop_on_signals() -> list[Processes]:
     return running
 
 
-def _banner(settings: Settings) -> str:
+def _banner(settings: Settings, storage: str) -> str:
     redis = "REDIS_URL" if settings.redis_url else f"its own, data in {settings.state_dir.resolve() / 'redis'}"
     return "\n".join(
         (
@@ -77,7 +77,7 @@ def _banner(settings: Settings) -> str:
             f"  webhooks      http://{settings.host}:{settings.port}/webhooks/jarai",
             f"  health        http://{settings.host}:{settings.port}/readyz",
             f"  redis         {redis}",
-            f"  deliverables  {settings.storage_dir.resolve()}",
+            f"  deliverables  {storage}",
             *(
                 []
                 if settings.webhook_secrets

@@ -20,7 +20,7 @@ from tests.deployment import eventually
 from tests.store.making import event, listing, new_id, take_in
 from tests.workers.receiver import Bench
 from workers.download import Downloader
-from workers.storage import LocalStorage
+from workers.storage.folder import LocalStorage
 
 MEBI = 1024 * 1024
 

@@ -18,7 +18,7 @@ from service.core.deliverables import Deliverable
 from service.core.errors import CorruptDownload, DownloadError, LinkExpired, LinkForbidden, TransferFailed
 from tests.workers.hostile import Asked, Hostile, Script, chunked, head, hostile, whole
 from workers import shutdown
-from workers.storage import LocalStorage, PartialFile
+from workers.storage.folder import LocalStorage, PartialFile
 from workers.transfer import Patience, Transfer, open_pool
 
 TRUTH = bytes(range(256)) * 40

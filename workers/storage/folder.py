@@ -11,21 +11,17 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from service.core.errors import StorageUnavailable
+from workers.storage.kinds import Digest, Stored
 
 _READ_BYTES = 1024 * 1024
-
-
-class Digest(Protocol):
-    """What hashlib gives."""
-
-    def update(self, data: bytes, /) -> None: ...
-    def hexdigest(self) -> str: ...
 
 
 @contextlib.contextmanager
@@ -130,24 +126,48 @@ class LocalStorage:
                 yield folder, path.read_bytes(), self.sizes(folder)
 
     def sizes(self, folder: str) -> Mapping[str, int]:
-        """The bytes of each file in a folder."""
+        """The bytes of each file in a folder; nothing where there is no such folder."""
         with _disk():
-            return {one.name: one.stat().st_size for one in (self.root / folder).iterdir() if one.is_file()}
+            try:
+                return {one.name: one.stat().st_size for one in (self.root / folder).iterdir() if one.is_file()}
+            except FileNotFoundError:
+                return {}
+
+    def take_away(self, folder: str, file: str) -> str | None:
+        """Move a damaged file out of its place, for a person to look at; where it lies now, None: it is gone."""
+        aside = self._aside() / f"{Path(folder).name}.{file}"
+        with _disk():
+            try:
+                os.replace(self.root / folder / file, aside)
+            except FileNotFoundError:
+                return None
+            _sync_directory(self.root / folder)
+        return str(aside)
+
+    def _aside(self) -> Path:
+        aside = self.partial.parent / f"{self.partial.name}-aside"
+        with _disk():
+            aside.mkdir(parents=True, exist_ok=True)
+        return aside
+
+    @property
+    def where(self) -> str:
+        """As a person would look for it."""
+        return str(self.root)
+
+    def probe(self) -> int | None:
+        """Write and remove a file, to be sure; the bytes that are free."""
+        name = f".check-{uuid.uuid4().hex}"
+        self.write(name, "", name, b"jarai-receiver check\n")
+        with _disk():
+            (self.root / name).unlink()
+            return shutil.disk_usage(self.root).free
 
     def forget(self, name: str) -> None:
         """What was noted of a file that is stored, and recorded elsewhere by now."""
         for suffix in (".json", ".part"):
             with contextlib.suppress(OSError):
                 (self.partial / f"{name}{suffix}").unlink()
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A file as it lies there. Digests are lower-case hex."""
-
-    bytes: int
-    sha256: str
-    md5: str
 
 
 class PartialFile:
@@ -219,6 +239,14 @@ class PartialFile:
         """Rename to the final name. Only for bytes that are complete, verified and synced. The note stays."""
         with _disk():
             self._storage._place(self._path, folder, file)
+
+    def set_aside(self, file: str) -> str:
+        """Keep the bytes for a person to look at, in place of earlier ones of that name; where they lie now."""
+        aside = self._storage._aside() / file
+        with _disk():
+            os.replace(self._path, aside)
+            self._note_path.unlink(missing_ok=True)
+        return str(aside)
 
     def discard(self) -> None:
         """Nothing of it is of use any more."""

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from service.core.errors import StorageUnavailable
-from workers.storage import LocalStorage, Stored, _alone_with
+from workers.storage import Stored
+from workers.storage.folder import LocalStorage, _alone_with
 
 _HOLDER = """
 import sys
 from pathlib import Path
-from workers.storage import LocalStorage
+from workers.storage.folder import LocalStorage
 with LocalStorage.open(Path(sys.argv[1]), Path(sys.argv[2])).begin("one") as partial:
     print(partial is not None, flush=True)
     sys.stdin.read()
