@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import click
+from redis import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
@@ -131,6 +132,35 @@ def rebuild() -> None:
         raise ReceiverError(f"no manifest of ours: {', '.join(map(_plain, outcome.unreadable[:20]))}")
 
 
+@main.command()
+@click.argument("production_id", required=False)
+@click.option("--wait", "wait_seconds", default=60.0, show_default=True, type=click.FloatRange(0, 86400),
+              help="Seconds to wait for what is damaged to be fetched again.")  # fmt: skip
+@_AS_JSON
+def verify(production_id: str | None, wait_seconds: float, as_json: bool) -> None:
+    """Read stored files, all or those of one production, and repair what is damaged.
+
+    A file that is gone, or has other bytes than its manifest says, is fetched again by the workers. Exit code 1 when
+    something is still damaged in the end.
+    """
+    here = _here()
+    check: Any = _workers("workers.verify:Verification")(here)
+    check.run(operator.production_id(production_id) if production_id else None)
+    left = check.wait(wait_seconds)
+    if as_json:
+        _print_json({"productions": check.productions, "files": check.files, "bytes": check.bytes,
+                     "damaged": [one.describe() for one in check.damages]})  # fmt: skip
+    else:
+        _table(
+            ("production", "file", "problem", "now"),
+            [(one.production_id, one.file, one.problem, one.outcome) for one in check.damages],
+            "",
+        )
+        click.echo(f"{check.files} file(s) of {check.productions} production(s) read, {len(check.damages)} damaged")
+    if left:
+        raise ReceiverError(f"{left} not repaired yet; see `productions show ID` and `deadletters list`")
+
+
 @main.group()
 def productions() -> None:
     """What is known of productions."""
@@ -179,11 +209,9 @@ def list_productions(status: str | None, limit: int, as_json: bool) -> None:
 def show(production_id: str, as_json: bool) -> None:
     """One production: its state, its files and everything that happened to it."""
     redis = _here().redis
-    identity = operator.production_id(production_id)
-    production = kept.read(redis, identity)
-    if production is None:
-        raise ReceiverError(f"no production {identity} is known here; follow it with: productions track {identity}")
-    shown = describe(production) | {"timeline": kept.timeline(redis, identity)}
+    production = _production(redis, production_id)
+    identity = production.production_id
+    shown = describe(production, kept.progress(redis, production)) | {"timeline": kept.timeline(redis, identity)}
     if as_json:
         _print_json(shown)
         return
@@ -193,8 +221,19 @@ def show(production_id: str, as_json: bool) -> None:
     if shown["deliverables"]:
         click.echo()
     _table(
-        ("deliverable", "state", "bytes", "file", "error"),
-        [(one["type"], one["state"], one["bytes"], one["file"], one["error"]) for one in shown["deliverables"]],
+        ("deliverable", "state", "bytes", "file", "tried", "next attempt", "last error"),
+        [
+            (
+                one["type"],
+                _state(one),
+                _bytes(one),
+                one["file"],
+                one["attempts"] or "",
+                one["nextAttemptAt"],
+                one["error"],
+            )
+            for one in shown["deliverables"]
+        ],
         "",
     )
     click.echo()
@@ -219,11 +258,23 @@ def track(production_id: str, account: str | None) -> None:
 def refresh(production_id: str) -> None:
     """Ask JARAI about a production now."""
     redis = _here().redis
-    identity = operator.production_id(production_id)
-    if kept.read(redis, identity) is None:
-        raise ReceiverError(f"no production {identity} is known here; follow it with: productions track {identity}")
+    identity = _production(redis, production_id).production_id
     operator.refresh(redis, identity)
     click.echo(f"JARAI is asked about {identity} as soon as the budget allows")
+
+
+@productions.command()
+@click.argument("production_id")
+@click.option("--file", default="", help="Only this one, by its file's name or its id.")
+def redownload(production_id: str, file: str) -> None:
+    """Fetch stored files again and compare them with what lies there.
+
+    What JARAI has changed is kept beside the old version, what is damaged is mended, the rest stays as it is.
+    """
+    redis = _here().redis
+    production = _production(redis, production_id)
+    files = operator.redownload(redis, production, file)
+    click.echo(f"{files} file(s) of {production.production_id} are fetched again and compared")
 
 
 @productions.command()
@@ -233,10 +284,8 @@ def refresh(production_id: str) -> None:
 def replay(production_id: str, dry_run: bool, as_json: bool) -> None:
     """Make a production's state anew from its kept events, then ask JARAI. Stored files stay stored."""
     redis = _here().redis
-    identity = operator.production_id(production_id)
-    production = kept.read(redis, identity)
-    if production is None:
-        raise ReceiverError(f"no production {identity} is known here; follow it with: productions track {identity}")
+    production = _production(redis, production_id)
+    identity = production.production_id
     events, found = operator.replay_dry(redis, production)
     if not dry_run:
         operator.replay(redis, identity)
@@ -313,6 +362,14 @@ def _here() -> Runtime:
     return Runtime(settings)
 
 
+def _production(redis: Redis, production_id: str) -> Production:
+    identity = operator.production_id(production_id)
+    found = kept.read(redis, identity)
+    if found is None:
+        raise ReceiverError(f"no production {identity} is known here; follow it with: productions track {identity}")
+    return found
+
+
 def _letter(here: Runtime, identity: str) -> letters.DeadLetter:
     letter = letters.find(here.redis, identity)
     if letter is None:
@@ -343,6 +400,21 @@ def _print_json(value: object) -> None:
 def _files(one: dict[str, Any]) -> str:
     stored = sum(file["state"] == "stored" for file in one["deliverables"])
     return f"{stored}/{len(one['deliverables'])}" if one["deliverables"] else ""
+
+
+def _state(one: dict[str, Any]) -> str:
+    if one["version"] == 1 and one["current"] == (one["state"] == "stored"):
+        return str(one["state"])
+    return f"{one['state']} (v{one['version']}{', current' if one['current'] else ''})"
+
+
+def _bytes(one: dict[str, Any]) -> str:
+    """How large it is; of one that is on its way, how much is here and how fast it comes."""
+    if one["state"] == "stored" or not one["receivedBytes"]:
+        return str(one["bytes"] or "")
+    whole = f" of {one['bytes']}" if one["bytes"] else ""
+    rate = f", {one['bytesPerSecond'] / 1e6:.1f} MB/s" if one["bytesPerSecond"] else ""
+    return f"{one['receivedBytes']}{whole}{rate}"
 
 
 def _plain(value: object) -> str:

@@ -71,10 +71,21 @@ CATALOGUE: Mapping[str, Entry] = {
     "jarai.refused": Entry("error", "code, error, correlation_id", "JARAI refuses this deployment's API key.", True),
     "deliverables.listed": Entry("info", "listed, correlation_id", "A list of deliverables with fresh addresses came."),
     "deliverable.stored": Entry(
-        "info", "deliverable_id, type, file, bytes, sha256, seconds", "A file lies verified under its final name."
+        "info",
+        "deliverable_id, type, file, bytes, sha256, seconds, version",
+        "A file lies verified under its final name.",
     ),
     "deliverable.retrying": Entry(
         "warning", "deliverable_id, type, failure, error, attempts, next_at", "A download failed and is tried again."
+    ),
+    "deliverable.compared": Entry(
+        "info", "deliverable_id, type, outcome", "JARAI's file was held against the stored one, which stays."
+    ),
+    "deliverable.damaged": Entry(
+        "error",
+        "deliverable_id, type, file, problem, fetched_again",
+        "A stored file is not what it was (`verify`); it is fetched again where JARAI still lists it.",
+        True,
     ),
     "manifest.failed": Entry("error", "failure, error", "manifest.json could not be written; it is tried again.", True),
     "storage.unavailable": Entry(

@@ -7,6 +7,7 @@ from uuid import UUID
 from redis import Redis
 
 from service import jobs, log
+from service.core.deliverables import newest_versions
 from service.core.errors import ReceiverError
 from service.core.observations import OperatorAsked
 from service.core.production import Production
@@ -31,6 +32,21 @@ def track(redis: Redis, identity: str, account_id: str | None = None) -> None:
 def refresh(redis: Redis, identity: str) -> None:
     """Ask JARAI for the status as soon as the budget allows."""
     _ask(redis, identity, OperatorAsked(productions.now(redis), "refresh"))
+
+
+def redownload(redis: Redis, stored: Production, file: str = "") -> int:
+    """Fetch again what is stored, or one file of it, and compare; how many files that are.
+
+    `file` is its name or its deliverable's id. What differs is kept beside the old one, what is damaged is mended.
+    Raises ReceiverError when there is no such file.
+    """
+    current = newest_versions(stored.deliverables).values()
+    chosen = [one for one in current if file in ("", one.file, one.id)]
+    if not chosen:
+        raise ReceiverError(f"no file {file} is known of this production" if file else "it has no files yet")
+    for key in {""} if not file else {one.key for one in chosen}:
+        _ask(redis, stored.production_id, OperatorAsked(productions.now(redis), "redownload", key=key))
+    return len(chosen)
 
 
 def replay(redis: Redis, identity: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 
 from service.core.budget import Limits
 from service.core.errors import SettingsError
@@ -18,6 +18,7 @@ from service.core.schedule import Intervals
 from service.core.signature import decode_secret
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+_SLOWEST_LINE_BYTES = 64 * 1024  # a second; below it, a download that is held back looks like one that hangs
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -36,6 +37,8 @@ class Settings(BaseModel):
     port: int = Field(8000, alias="PORT", ge=0, le=65535)
     admin_token: str = Field("", alias="ADMIN_TOKEN", repr=False)
     download_hosts: tuple[str, ...] = Field(("*.blob.core.windows.net",), alias="DOWNLOAD_HOSTS")
+    downloads_per_host: int = Field(0, alias="DOWNLOADS_PER_HOST", ge=0, le=1000)
+    download_bytes_per_second: ByteSize = Field(ByteSize(0), alias="DOWNLOAD_BYTES_PER_SECOND")
     max_body_bytes: int = Field(1024 * 1024, alias="MAX_BODY_BYTES", ge=1024, le=64 * 1024 * 1024)
     poll_queued_seconds: float = Field(10, alias="POLL_QUEUED_SECONDS", gt=0, le=86400)
     poll_producing_seconds: float = Field(30, alias="POLL_PRODUCING_SECONDS", gt=0, le=86400)
@@ -68,6 +71,13 @@ class Settings(BaseModel):
     @classmethod
     def _hosts_lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(host.lower() for host in value)
+
+    @field_validator("download_bytes_per_second")
+    @classmethod
+    def _line_is_no_trickle(cls, value: ByteSize) -> ByteSize:
+        if 0 < value < _SLOWEST_LINE_BYTES:
+            raise ValueError(f"must be at least {_SLOWEST_LINE_BYTES // 1024}KiB, or 0 for as fast as it goes")
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -235,7 +235,10 @@ def _file(scene: _Scene, one: Production, number: int) -> str:
         return f"[red]{deliverable.type}[/]"
     done = productions.progress(scene.redis, one).get(deliverable.key)
     if done and deliverable.bytes:
-        return f"[cyan]{deliverable.type} {100 * done // deliverable.bytes} %[/]"
+        share, rate = 100 * done.bytes // deliverable.bytes, done.bytes_per_second / 1e6
+        return f"[cyan]{deliverable.type} {share} % {rate:.1f} MB/s[/]"
+    if deliverable.error:
+        return f"[yellow]{deliverable.type} tried {deliverable.attempts}×[/]"
     return f"[dim]{deliverable.type}[/]"
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import uuid
+from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import replace
 from datetime import datetime
-from time import monotonic
+from time import monotonic, sleep
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -19,12 +22,22 @@ from service.core.errors import (
     CorruptDownload,
     LinkExpired,
     LinkForbidden,
+    SameFile,
     StorageUnavailable,
     TransferFailed,
     TransferStopped,
     UnreadableState,
+    UnsoundContent,
 )
-from service.core.observations import MANIFEST, DownloadFailed, DownloadStored, ManifestFound, ManifestWritten, Written
+from service.core.observations import (
+    MANIFEST,
+    DownloadFailed,
+    DownloadSame,
+    DownloadStored,
+    ManifestFound,
+    ManifestWritten,
+    Written,
+)
 from service.core.production import Production, adoptable
 from service.core.retry import Failure
 from service.settings import Settings
@@ -32,12 +45,15 @@ from service.store import due, inbox, productions
 from service.store.due import DownloadClaim
 from workers import shutdown
 from workers.storage import Partial, Storage, Stored, open_storage
-from workers.transfer import Transfer, open_pool
+from workers.transfer import Fetched, Known, Transfer, open_pool
 
 MANIFEST_FILE = "manifest.json"
 _RENEW_SECONDS = 1.0
 _LEASE_SECONDS = due.DOWNLOAD_LEASE_MS / 1000
 _STALL_SECONDS, _STALL_BYTES = 60.0, 64 * 1024
+_BANDWIDTH_STEP_BYTES = 256 * 1024
+_LONGEST_REST_SECONDS = 0.25
+_Brought = DownloadStored | DownloadSame
 
 
 def run() -> None:
@@ -50,19 +66,34 @@ def run() -> None:
 
 
 class Downloader:
-    """Fetches what is due, one file after the other. Any number may run at the same time, on any host."""
+    """Fetches what is due, one file after the other. Any number may run at the same time, on any host.
+
+    While a large file is on its way, small ones that fall due are fetched beside it, in a thread of their own.
+    """
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis, self._settings = redis, settings
         self._pool = open_pool(settings.download_hosts)
         self._log = log.get()
+        self._beside: threading.Thread | None = None
 
     def drain(self) -> int:
-        """Fetch everything that is due; how many attempts that were."""
+        """Fetch everything that is due; how many attempts that were, in this thread."""
+        done = self._drain(small_only=False)
+        if self._beside is not None:
+            self._beside.join()
+        return done
+
+    def _drain(self, small_only: bool) -> int:
         done = 0
         while not shutdown.requested():
             try:
-                claim = due.claim_download(self._redis, uuid.uuid4().hex)
+                claim = due.claim_download(
+                    self._redis,
+                    uuid.uuid4().hex,
+                    most_per_host=self._settings.downloads_per_host,
+                    small_only=small_only,
+                )
             except UnreadableState as error:
                 self._log("production.unreadable", error=str(error))
                 continue
@@ -76,9 +107,19 @@ class Downloader:
             done += 1
         return done
 
+    def _small_ones_wait(self) -> None:
+        if threading.current_thread() is self._beside or (self._beside is not None and self._beside.is_alive()):
+            return
+        self._beside = threading.Thread(target=copy_context().run, args=(self._drain_beside,), daemon=True)
+        self._beside.start()
+
+    def _drain_beside(self) -> None:
+        with contextlib.suppress(RedisError):  # the claim runs out and the sweep rings again
+            self._drain(small_only=True)
+
     def _attempt(self, claim: DownloadClaim) -> Written | None:
         """What came of it; None when the claim has gone to somebody else, who will tell."""
-        progress = _Progress(self._redis, claim)
+        progress = _Progress(self._redis, claim, int(self._settings.download_bytes_per_second), self._small_ones_wait)
         if claim.tries > retry.MOST_CLAIMS:
             died = TransferFailed(f"each of {retry.MOST_CLAIMS} processes that worked on it died or hung")
             return self._failure(claim, "died", died, progress)
@@ -93,6 +134,8 @@ class Downloader:
             return self._failure(claim, "expired", error, progress)
         except LinkForbidden as error:
             return self._failure(claim, "forbidden", error, progress)
+        except UnsoundContent as error:
+            return self._failure(claim, "unsound", error, progress)
         except CorruptDownload as error:
             return self._failure(claim, "corrupt", error, progress)
         except TransferFailed as error:
@@ -120,7 +163,7 @@ class Downloader:
         at = productions.now(self._redis)
         tried = claim.deliverable
         link = tried.link_expires_at if tried is not None else None
-        return DownloadFailed(at, claim.key, kind, str(error), progress.progressed, link)
+        return DownloadFailed(at, claim.key, kind, str(error), progress.progressed, link, progress.kept_at)
 
     def _write_manifest(
         self, claim: DownloadClaim, storage: Storage, progress: _Progress
@@ -141,7 +184,9 @@ class Downloader:
                 storage.forget(f"{claim.production_id}.{one.key}")
         return ManifestWritten(productions.now(self._redis), production.manifest_revision)
 
-    def _fetch(self, claim: DownloadClaim, storage: Storage, progress: _Progress) -> DownloadStored | None:
+    def _fetch(
+        self, claim: DownloadClaim, storage: Storage, progress: _Progress
+    ) -> DownloadStored | DownloadSame | None:
         deliverable = claim.deliverable
         if deliverable is None or deliverable.state != "wanted":
             due.drop_download(self._redis, claim)
@@ -153,23 +198,78 @@ class Downloader:
             progress.start_bytes = partial.size_bytes
             here = _already_here(storage, folder, deliverable, partial, progress)
             if here is not None:
-                return self._stored(claim, here.bytes, here.sha256, progress)
+                return self._stored(claim, here.bytes, Fetched(here.sha256, here.md5, None), progress)
             if not claim.url:
                 raise LinkExpired("there is no valid address")
+            before = claim.production.predecessor(deliverable)
             try:
-                sha256 = Transfer(self._pool, self._settings.download_hosts, deliverable, partial, progress).run(
-                    claim.url
-                )
+                fetched = self._transfer(claim.url, deliverable, before, storage, folder, partial, progress)
+            except SameFile:
+                partial.discard()
+                return self._same(claim, None)
+            except UnsoundContent:
+                progress.kept_at = partial.set_aside(f"{claim.production_id}.{deliverable.file}")
+                raise
             except CorruptDownload:
                 partial.discard()
                 raise
             progress.renew()
-            partial.write_note({**partial.note, "stored": [partial.size_bytes, sha256]})
+            if before is not None and fetched.sha256 == before.sha256:
+                return self._compared(claim, before, fetched, storage, partial, progress)
+            partial.write_note({**partial.note, "stored": [partial.size_bytes, fetched.sha256]})
             partial.put_in_place(folder, deliverable.file)
-            return self._stored(claim, partial.size_bytes, sha256, progress)
+            return self._stored(claim, partial.size_bytes, fetched, progress)
 
-    def _stored(self, claim: DownloadClaim, size: int, sha256: str, progress: _Progress) -> DownloadStored:
-        return DownloadStored(productions.now(self._redis), claim.key, size, sha256, progress.seconds)
+    def _transfer(
+        self,
+        url: str,
+        deliverable: Deliverable,
+        before: Deliverable | None,
+        storage: Storage,
+        folder: str,
+        partial: Partial,
+        progress: _Progress,
+    ) -> Fetched:
+        """Raises SameFile where its head proves that it is what lies there already."""
+        known = None
+        if before is not None and deliverable.compare == "head":
+            file, size = before.file, before.bytes or 0
+
+            def md5() -> str | None:
+                found = storage.stored(folder, file, progress.tick)
+                return found.md5 if found is not None and found.sha256 == before.sha256 else None
+
+            if storage.sizes(folder).get(file) == size:
+                known = Known(size, before.etag, before.md5 or md5)
+        transfer = Transfer(self._pool, self._settings.download_hosts, deliverable, partial, progress, known=known)
+        return transfer.run(url)
+
+    def _compared(
+        self,
+        claim: DownloadClaim,
+        before: Deliverable,
+        fetched: Fetched,
+        storage: Storage,
+        partial: Partial,
+        progress: _Progress,
+    ) -> DownloadSame:
+        """JARAI has what was stored; if that does not lie there whole any more, it does now."""
+        folder = claim.production.folder or ""
+        there = storage.stored(folder, before.file, progress.tick)
+        whole = there is not None and there.sha256 == before.sha256
+        if whole:
+            partial.discard()
+        else:
+            partial.put_in_place(folder, before.file)
+            storage.forget(_name(claim))
+        return self._same(claim, fetched.etag, repaired=not whole)
+
+    def _same(self, claim: DownloadClaim, etag: str | None, repaired: bool = False) -> DownloadSame:
+        return DownloadSame(productions.now(self._redis), claim.key, repaired, etag)
+
+    def _stored(self, claim: DownloadClaim, size: int, fetched: Fetched, progress: _Progress) -> DownloadStored:
+        at = productions.now(self._redis)
+        return DownloadStored(at, claim.key, size, fetched.sha256, progress.seconds, fetched.md5, fetched.etag)
 
 
 def _name(claim: DownloadClaim) -> str:
@@ -220,14 +320,21 @@ def _in_manifest(content: bytes | None, wanted: Deliverable) -> list[object] | N
 
 
 class _Progress:
-    """Keeps the claim while bytes arrive; notices when it is lost, when nothing comes, and when it is time to end."""
+    """Keeps the claim while bytes arrive; notices when it is lost, when nothing comes, and when it is time to end.
 
-    def __init__(self, redis: Redis, claim: DownloadClaim) -> None:
+    Holds back where the line is to be left to others as well, and says when small files wait for somebody.
+    """
+
+    def __init__(
+        self, redis: Redis, claim: DownloadClaim, bytes_per_second: int, small_ones_wait: Callable[[], None]
+    ) -> None:
         self._redis, self._claim = redis, claim
+        self._limit_bytes_per_second, self._small_ones_wait = bytes_per_second, small_ones_wait
         self._started = self._renewed = self._tried = self._window = monotonic()
-        self._window_bytes = 0
+        self._window_bytes = self._untold_bytes = self._unpaid_bytes = 0
         self._size_bytes = 0
         self.start_bytes = 0
+        self.kept_at: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -241,6 +348,7 @@ class _Progress:
     def gained(self, chunk_bytes: int, size_bytes: int) -> None:
         """Raises TransferStopped or TransferFailed."""
         self._window_bytes += chunk_bytes
+        self._untold_bytes += chunk_bytes
         self._size_bytes = size_bytes
         now = monotonic()
         if now - self._window > _STALL_SECONDS:
@@ -248,6 +356,8 @@ class _Progress:
                 raise TransferFailed(f"only {self._window_bytes} bytes came in {_STALL_SECONDS:.0f} seconds")
             self._window, self._window_bytes = now, 0
         self.tick()
+        if self._limit_bytes_per_second:
+            self._hold_back(chunk_bytes)
 
     def tick(self) -> None:
         """Raises TransferStopped when it is time to end, or the claim is another's by now."""
@@ -258,13 +368,30 @@ class _Progress:
 
     def renew(self) -> None:
         """Raises TransferStopped when the claim is another's by now, or may be."""
-        self._tried = monotonic()
+        now = monotonic()
+        rate = int(self._untold_bytes / max(now - self._tried, 0.001))
+        self._tried, self._untold_bytes = now, 0
         try:
-            held = due.renew_download(self._redis, self._claim, self._size_bytes)
+            waiting = due.renew_download(self._redis, self._claim, self._size_bytes, rate)
         except RedisError:
-            held = self._tried - self._renewed < _LEASE_SECONDS - 5
-            if held:
+            if now - self._renewed < _LEASE_SECONDS - 5:
                 return
-        if not held:
+            waiting = None
+        if waiting is None:
             raise TransferStopped("another worker has taken over")
-        self._renewed = self._tried
+        self._renewed = now
+        if waiting:
+            self._small_ones_wait()
+
+    def _hold_back(self, chunk_bytes: int) -> None:
+        """DOWNLOAD_BYTES_PER_SECOND is for all workers together."""
+        self._unpaid_bytes += chunk_bytes
+        if self._unpaid_bytes < min(_BANDWIDTH_STEP_BYTES, self._limit_bytes_per_second // 4):
+            return
+        with contextlib.suppress(RedisError):
+            rest = due.take_bandwidth(self._redis, self._unpaid_bytes, self._limit_bytes_per_second)
+            self._unpaid_bytes = 0
+            until = monotonic() + rest
+            while (left := until - monotonic()) > 0:
+                sleep(min(left, _LONGEST_REST_SECONDS))
+                self.tick()

@@ -17,7 +17,7 @@ def request() -> None:
     """Called from a signal handler: notes the wish and breaks off whatever is blocking."""
     global _asked
     _asked = True
-    for interrupt in _interrupts:
+    for interrupt in tuple(_interrupts):  # a thread may be adding its own
         interrupt()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,6 +46,22 @@ class Patience:
     read_seconds: float = 15.0
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored already."""
+
+    bytes: int
+    etag: str | None
+    md5: Callable[[], str | None] | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    sha256: str
+    md5: str | None
+    etag: str | None
+
+
 class Progress(Protocol):
     """Whoever waits for the bytes, and may want no more of them."""
 
@@ -77,11 +93,15 @@ class Transfer:
         partial: Partial,
         progress: Progress,
         patience: Patience = Patience(),
+        known: Known | None = None,
     ) -> None:
         self._pool, self._hosts, self._patience = pool, hosts, patience
         self._deliverable, self._partial, self._progress = deliverable, partial, progress
 
-    def run(self, url: str) -> str:
+    def run(self, url: str) -> Fetched:
+        return Fetched(self._run(url), None, None)
+
+    def _run(self, url: str) -> str:
         """The SHA-256 of the complete, verified and synced bytes. Raises DownloadError or StorageUnavailable."""
         etag = _strong(self._partial.note.get("etag"))
         if self._partial.size_bytes and etag is None:

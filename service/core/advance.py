@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.core import retry
-from service.core.deliverables import Deliverable, Listed, read_list, wanted
+from service.core import listing, retry
+from service.core.deliverables import Deliverable, Listed, newest_versions, read_list
 from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, LARGEST, Event, parse_instant
 from service.core.evidence import told_by_then, without, without_future
 from service.core.observations import (
@@ -20,8 +20,10 @@ from service.core.observations import (
     AskFailed,
     DeliverablesAnswered,
     DownloadFailed,
+    DownloadSame,
     DownloadStored,
     EventArrived,
+    FileDamaged,
     ManifestFound,
     ManifestWritten,
     Observation,
@@ -88,6 +90,10 @@ class _Step:
                 self._ask_failed(observation)
             case DownloadStored():
                 self._stored(observation)
+            case DownloadSame():
+                self._same(observation)
+            case FileDamaged():
+                self._damaged(observation)
             case DownloadFailed():
                 self._download_failed(observation, now)
             case ManifestWritten():
@@ -149,7 +155,7 @@ class _Step:
         if event.event_type == DELIVERABLE_READY:
             self._ready(event, {one.key for one in listed})
         if listed and not replayed:  # the archive keeps addresses without what opens them
-            self._list(listed, received_at)
+            self._list(listed, received_at, event.timestamp)
         if event.event_type not in KNOWN_TYPES:  # CONTRACT: answered by asking for the status
             self._set(unknown_sequence=max(p.unknown_sequence, event.sequence_number))
 
@@ -249,6 +255,8 @@ class _Step:
         self._set(updated_at=at)
         if status in WITH_FILES:  # what was refused before may be granted now
             self._set(list_refused=None, list_attempts=0)
+        elif before in WITH_FILES and status not in TERMINAL:
+            self._set(remade_at=told_by.timestamp if isinstance(told_by, Event) else told_by.as_of)
         if self.p.manifest_revision:
             self._set(manifest_revision=self.p.manifest_revision + 1)
         self._record({"at": at, "kind": "status", "from": before, "to": status, "source": source})
@@ -275,7 +283,7 @@ class _Step:
             list_refused=None,
         )
         self._resolve("list")
-        self._list(listed, answer.at)
+        self._list(listed, answer.at, as_of)
         self._record({"at": answer.at, "kind": "deliverables", "listed": len(answer.listed)})
         self._fact("deliverables.listed", listed=len(answer.listed), correlation_id=answer.correlation_id)
         empty = not self.p.deliverables
@@ -283,28 +291,17 @@ class _Step:
         if empty and (not self.p.terminal or self.p.list_attempts < retry.MOST_EMPTY_LISTS):
             self._set(list_wanted=True)  # the files may not be listed yet
         if self.p.list_attempts >= retry.MOST_LIST_ATTEMPTS:
-            self._give_up_unlisted("JARAI no longer lists it")
+            self._give_up_unlisted("JARAI no longer lists it", answer.at)
 
-    def _list(self, listed: Sequence[Listed], at: datetime) -> None:
-        """Take in addresses; a deliverable that is stored, or that disappears from the list, stays as it is."""
-        known = {one.key: one for one in self.p.deliverables}
-        for item in listed:
-            deliverable = known.get(item.key) or wanted(item)
-            if item.key not in known:
-                self._record({"at": at, "kind": "listed", "id": item.id, "type": item.type})
-            fresher = deliverable.link_expires_at is None or item.link_expires_at >= deliverable.link_expires_at
-            if deliverable.state == "wanted" and fresher:
-                self.links.append(Link(item.key, item.url, item.link_expires_at))
-                deliverable = replace(
-                    deliverable,
-                    link_expires_at=item.link_expires_at,
-                    bytes=item.bytes,
-                    md5=item.md5,
-                    sha256=item.sha256,
-                )
-            known[item.key] = deliverable
-        self._set(deliverables=tuple(known.values()))
-        if known:
+    def _list(self, listed: Sequence[Listed], at: datetime, told_at: datetime) -> None:
+        remade = self.p.remade_at is not None and self.p.has_files and told_at > self.p.remade_at
+        outcome = listing.take_in(self.p.deliverables, listed, told_at, remade=remade)
+        for one in outcome.news:
+            version = {"version": one.version} if one.version > 1 else {}
+            self._record({"at": at, "kind": "listed", "id": one.id, "type": one.type, **version})
+        self.links += outcome.links
+        self._set(deliverables=outcome.deliverables, remade_at=None if remade else self.p.remade_at)
+        if outcome.deliverables:
             self._open_folder()
 
     def _ask_failed(self, failure: AskFailed) -> None:
@@ -329,7 +326,7 @@ class _Step:
             self._bury_question("status", f"JARAI refuses to tell the status: {failure.message}", failure)
         elif p.terminal or p.list_attempts + 1 >= retry.MOST_LIST_ATTEMPTS:
             self._set(list_refused=failure.message, list_wanted=False)
-            self._give_up_unlisted(f"JARAI refuses to list it: {failure.message}")
+            self._give_up_unlisted(f"JARAI refuses to list it: {failure.message}", failure.at)
             if p.status == "Published":
                 self._bury_question("list", f"JARAI refuses to list the deliverables: {failure.message}", failure)
         else:  # the status may not be what it was: ask for it, and for the list again later
@@ -347,10 +344,13 @@ class _Step:
                 state="stored",
                 bytes=result.bytes,
                 sha256=result.sha256,
+                md5=result.md5 or deliverable.md5,
+                etag=result.etag,
                 stored_at=result.at,
                 link_expires_at=None,
                 next_at=None,
                 error=None,
+                compare="",
             )
         )
         self._set(manifest_revision=self.p.manifest_revision + 1)
@@ -363,7 +363,43 @@ class _Step:
             bytes=result.bytes,
             sha256=result.sha256,
             seconds=round(result.seconds, 3),
+            version=deliverable.version if deliverable.version > 1 else None,
         )
+
+    def _same(self, result: DownloadSame) -> None:
+        """What was fetched, or looked at, only to be compared leaves nothing but what is known of its place now."""
+        looked_at = self._find(result.key)
+        kept = None if looked_at is None else self.p.predecessor(looked_at)
+        if looked_at is None or kept is None or looked_at.state != "wanted":
+            return
+        place = looked_at.place or kept.place
+        self._put(replace(kept, place=place, listed_at=looked_at.listed_at, etag=result.etag or kept.etag))
+        self._drop(looked_at, at=result.at, outcome="repaired" if result.repaired else "same")
+
+    def _damaged(self, found: FileDamaged) -> None:
+        """A file is fetched again; an older version can't be: JARAI lists another by now."""
+        if found.key == MANIFEST:
+            self._set(manifest_revision=self.p.manifest_revision + 1)
+            self._say("deliverable.damaged", at=found.at, type="manifest", problem=found.problem)
+            return
+        one = self._find(found.key)
+        if one is None or one.state != "stored":
+            return
+        newest = newest_versions(self.p.deliverables)[one.first]
+        fields = {"deliverable_id": one.id, "type": one.type, "file": one.file, "problem": found.problem}
+        if newest.key == one.key:
+            lost = replace(one, state="wanted", stored_at=None, etag=None, error=found.problem)
+            self._put(replace(lost, attempts=0, corrupted=0, expired=0))
+            self._set(list_attempts=0, list_refused=None)
+        else:
+            self._set(deliverables=tuple(each for each in self.p.deliverables if each.key != one.key))
+        self._set(manifest_revision=self.p.manifest_revision + 1)
+        self._say("deliverable.damaged", at=found.at, **fields, fetched_again=newest.key == one.key)
+
+    def _drop(self, one: Deliverable, at: datetime, outcome: str) -> None:
+        """A version that there was no need for: it is forgotten, as if it had never been listed."""
+        self._set(deliverables=tuple(each for each in self.p.deliverables if each.key != one.key))
+        self._say("deliverable.compared", at=at, deliverable_id=one.id, type=one.type, outcome=outcome)
 
     def _download_failed(self, result: DownloadFailed, now: datetime) -> None:
         if result.key == MANIFEST:
@@ -379,9 +415,9 @@ class _Step:
         counted = result.failure not in ("storage", "stopped")
         fresh_start = result.progressed and result.failure in ("transfer", "expired")
         attempts = 1 if fresh_start else deliverable.attempts + counted
-        corrupted = deliverable.corrupted + (result.failure == "corrupt")
+        corrupted = deliverable.corrupted + (result.failure in ("corrupt", "unsound"))
         expired = (0 if fresh_start else deliverable.expired) + (result.failure == "expired")
-        alike = {"corrupt": corrupted, "expired": expired}.get(result.failure, attempts)
+        alike = {"corrupt": corrupted, "unsound": corrupted, "expired": expired}.get(result.failure, attempts)
         pause = retry.after_download_failure(result.failure, attempts, alike, f"{self.p.production_id}{result.key}")
         before = deliverable.error
         deliverable = replace(
@@ -390,7 +426,8 @@ class _Step:
         fields = {"deliverable_id": deliverable.id, "type": deliverable.type, "failure": result.failure}
         if pause is None:
             self._put(replace(deliverable, state="failed", next_at=None, link_expires_at=None))
-            self._bury(result.key, f"{deliverable.type}: {result.message}", **fields)
+            kept = {"kept": result.kept} if result.kept else {}
+            self._bury(result.key, f"{deliverable.type}: {result.message}", **fields, **kept)
             return
         again = result.failure == "storage" and result.message == before  # one line for one trouble
         # Another file's failure may have brought fresh addresses while this one was being tried.
@@ -419,13 +456,16 @@ class _Step:
             self._set(refresh_wanted=True)
         if asked.wish == "replay":
             self._forget_events()
-        if asked.wish != "retry":
+        if asked.wish not in ("retry", "redownload"):
             return
         self._set(list_attempts=0, list_refused=None)
-        for one in self.p.deliverables:
-            if one.state == "failed" and asked.key in ("", one.key):
-                fresh = replace(one, state="wanted", attempts=0, corrupted=0, expired=0, error=None)
-                self._put(replace(fresh, link_expires_at=None, next_at=None))
+        chosen = newest_versions(self.p.deliverables).values() if asked.wish == "redownload" else self.p.deliverables
+        every = {one.key: one for one in self.p.deliverables}
+        for one in chosen:
+            if (asked.wish == "redownload" or one.state == "failed") and asked.key in ("", one.key):
+                again = listing.fetch_again(one)
+                every[again.key] = again
+        self._set(deliverables=tuple(every.values()))
 
     def _forget_events(self) -> None:
         """What was made of the events; they follow once more, and then JARAI is asked."""
@@ -474,9 +514,13 @@ class _Step:
     # --- what has to be done next ----------------------------------------------------------------------------
 
     def _plan_downloads(self, now: datetime) -> None:
-        for one in self.p.deliverables:
-            if one.state == "wanted" and one.link_expires_at is not None and one.next_at is None:
-                self._put(replace(one, next_at=now))
+        ready = {
+            one.key: replace(one, next_at=now)
+            for one in self.p.deliverables
+            if one.state == "wanted" and one.link_expires_at is not None and one.next_at is None
+        }
+        if ready:
+            self._set(deliverables=tuple(ready.get(one.key, one) for one in self.p.deliverables))
 
     def _plan_manifest(self, now: datetime) -> None:
         """The manifest is due when it lags behind; one that is due already covers the next change too.
@@ -530,11 +574,15 @@ class _Step:
             self.resolved.append(key)
             self._set(buried_questions=tuple(one for one in self.p.buried_questions if one != key))
 
-    def _give_up_unlisted(self, reason: str) -> None:
-        for one in self.p.deliverables:
-            if one.state == "wanted" and one.link_expires_at is None:
-                self._put(replace(one, state="failed", next_at=None, error=reason))
-                self._bury(one.key, f"{one.type}: {reason}", deliverable_id=one.id, type=one.type)
+    def _give_up_unlisted(self, reason: str, at: datetime) -> None:
+        """What has no address and gets none any more; a version that never came leaves the one before in its place."""
+        missing = [one for one in self.p.deliverables if one.state == "wanted" and one.link_expires_at is None]
+        for one in missing:
+            if self.p.predecessor(one) is not None:
+                self._drop(one, at=at, outcome=reason)
+                continue
+            self._put(replace(one, state="failed", next_at=None, error=reason))
+            self._bury(one.key, f"{one.type}: {reason}", deliverable_id=one.id, type=one.type)
         self._set(list_attempts=0)
 
 

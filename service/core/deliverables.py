@@ -11,9 +11,9 @@ import binascii
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Literal
@@ -27,12 +27,22 @@ _EARLIEST, _LATEST = datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzin
 _DEEPEST = 6
 _MOST_LISTED = 10_000
 
+# Most of what JARAI makes is small; what is, or may be, larger must not make the rest wait.
+_SMALL_BYTES = 16 * 1024 * 1024
+_BIG_TYPES = ("video", "audio")
+_BIG_ENDINGS = ("mp4", "m4v", "mov", "webm", "mkv", "avi", "m4a", "wav", "mp3", "aac", "flac", "zip")
+
 State = Literal["wanted", "stored", "failed"]
+# Wanted only to see whether it is what lies there already: by its head where that proves it, or byte by byte.
+Compare = Literal["", "head", "bytes"]
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One deliverable as JARAI listed it. `url` is a secret; `key` is safe in names, logs and Redis keys."""
+    """One deliverable as JARAI listed it. `url` is a secret; `key` is safe in names, logs and Redis keys.
+
+    `place` stands for the address without its query: another place may mean another content.
+    """
 
     key: str
     id: str
@@ -43,13 +53,16 @@ class Listed:
     bytes: int | None = None
     md5: str | None = None
     sha256: str | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Deliverable:
-    """One deliverable as this service knows it. Digests are lower-case hex, `file` is relative to the manifest.
+    """One deliverable as this service knows it, or one version of it. Digests are lower-case hex.
 
-    `bytes`, `md5` and `sha256` are what JARAI announced until the file is stored, and what was stored from then on.
+    `file` is relative to the manifest. `bytes`, `md5` and `sha256` are what JARAI announced until the file is stored,
+    and what was stored from then on. `of` is the key of the first version, empty for that one; `listed_at` is when
+    JARAI made the list that brought this version, by its clock.
     """
 
     key: str
@@ -67,6 +80,24 @@ class Deliverable:
     corrupted: int = 0  # of these: wrong bytes
     expired: int = 0  # of these: an address that was not valid (any more)
     error: str | None = None
+    version: int = 1
+    of: str = ""
+    compare: Compare = ""
+    place: str = ""
+    etag: str | None = None
+    listed_at: datetime | None = None
+
+    @property
+    def first(self) -> str:
+        """The key that all versions share: that of the first."""
+        return self.of or self.key
+
+    @property
+    def small(self) -> bool:
+        """Whether it is fetched in next to no time; where JARAI does not say how large it is, its kind tells."""
+        if self.bytes is not None:
+            return self.bytes <= _SMALL_BYTES
+        return not (self.type.lower().startswith(_BIG_TYPES) or self.file.rpartition(".")[2] in _BIG_ENDINGS)
 
 
 def read_list(answer: object, listed_at: datetime) -> tuple[Listed, ...]:
@@ -83,7 +114,7 @@ def read_list(answer: object, listed_at: datetime) -> tuple[Listed, ...]:
     return tuple({one.key: one for one in listed}.values())
 
 
-def wanted(listed: Listed) -> Deliverable:
+def wanted(listed: Listed, listed_at: datetime | None = None) -> Deliverable:
     """A newly listed deliverable, to be fetched."""
     return Deliverable(
         key=listed.key,
@@ -93,7 +124,55 @@ def wanted(listed: Listed) -> Deliverable:
         bytes=listed.bytes,
         md5=listed.md5,
         sha256=listed.sha256,
+        place=listed.place,
+        listed_at=listed_at,
     )
+
+
+def newest_versions(known: Iterable[Deliverable]) -> dict[str, Deliverable]:
+    """The newest version of each deliverable, stored or not, by the key that its versions share."""
+    return {one.first: one for one in sorted(known, key=lambda one: one.version)}
+
+
+def current_files(known: Iterable[Deliverable]) -> frozenset[str]:
+    """The keys of the files that are the newest stored version of their deliverable."""
+    return frozenset(one.key for one in newest_versions(one for one in known if one.state == "stored").values())
+
+
+def next_version(one: Deliverable, compare: Compare) -> Deliverable:
+    """The version after this one, to be fetched into a file of its own."""
+    number = one.version + 1
+    key = _key(f"{one.first} {number}")
+    return Deliverable(
+        key=key,
+        id=one.id,
+        type=one.type,
+        file=_of_version(one.file, number, key),
+        version=number,
+        of=one.first,
+        compare=compare,
+    )
+
+
+def listed_again(one: Deliverable, listed: Listed, listed_at: datetime) -> Deliverable:
+    """A file that is still to come, as JARAI lists it now."""
+    file = safe_name(listed)
+    return replace(
+        one,
+        file=file if one.version == 1 else _of_version(file, one.version, one.key),
+        link_expires_at=listed.link_expires_at,
+        bytes=listed.bytes,
+        md5=listed.md5,
+        sha256=listed.sha256,
+        place=listed.place,
+        listed_at=listed_at,
+    )
+
+
+def contradicts(one: Deliverable, listed: Listed) -> bool:
+    """Whether JARAI announces other content than this one has."""
+    said = ((one.sha256, listed.sha256), (one.md5, listed.md5), (one.bytes, listed.bytes))
+    return any(None not in pair and pair[0] != pair[1] for pair in said)
 
 
 def safe_name(listed: Listed) -> str:
@@ -135,6 +214,7 @@ def _read_one(item: Mapping[str, Any], listed_at: datetime, shared_id: bool) -> 
         bytes=_size(item),
         md5=_digest(item, 16, "md5", "contentMd5", "contentMD5", "checksum"),
         sha256=_digest(item, 32, "sha256", "contentSha256", "checksumSha256", "checksum"),
+        place=_key(_bare(url)),
     )
 
 
@@ -205,6 +285,11 @@ def _link_expiry(item: Mapping[str, Any], url: str, listed_at: datetime) -> date
         except ValueError:
             continue
     return max(min(expiries), _EARLIEST)
+
+
+def _of_version(file: str, number: int, key: str) -> str:
+    stem, dot, extension = file.partition(".")
+    return f"{re.sub('(-v[0-9]+)?_[0-9a-f]{16}$', '', stem)}-v{number}_{key}{dot}{extension}"
 
 
 def _slug(text: str, longest: int) -> str:

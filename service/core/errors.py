@@ -77,6 +77,14 @@ class CorruptDownload(DownloadError):
     """The bytes are not those that JARAI announced."""
 
 
+class UnsoundContent(CorruptDownload):
+    """The bytes arrived as announced, and are not such a file as they should be."""
+
+
+class SameFile(DownloadError):
+    """What the address leads to is what is stored already: there is nothing to fetch."""
+
+
 class TransferFailed(DownloadError):
     """The line or the server broke; trying again helps."""
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from service.core.deliverables import Deliverable
+from service.core.deliverables import Deliverable, current_files
 from service.core.observations import ManifestFound
 from service.core.production import Production
 from service.core.view import instant
@@ -27,6 +27,8 @@ class Entry(BaseModel):
     size_bytes: Annotated[int, Field(alias="bytes", ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     stored_at: Annotated[AwareDatetime, Field(alias="storedAt")]
+    version: Annotated[int, Field(ge=1)] = 1
+    version_of: Annotated[str, Field(alias="versionOf", pattern=r"^([0-9a-f]{16})?$")] = ""
 
     @property
     def key(self) -> str:
@@ -65,6 +67,8 @@ class Manifest(BaseModel):
                     bytes=one.size_bytes,
                     sha256=one.sha256,
                     stored_at=one.stored_at,
+                    version=one.version,
+                    of=one.version_of,
                 )
                 for one in whole
             ),
@@ -78,22 +82,26 @@ def parse(content: bytes) -> Manifest:
 
 def describe(production: Production) -> dict[str, Any]:
     """The manifest of a production: only what lies there complete. `settled`: nothing will be added."""
+    current = current_files(production.deliverables)
     return {
         "productionId": production.production_id,
         "accountId": production.account_id,
         "status": production.status,
         "settled": production.complete,
         "sandbox": production.sandbox,
-        "deliverables": [
-            {
-                "id": one.id,
-                "type": one.type,
-                "file": one.file,
-                "bytes": one.bytes,
-                "sha256": one.sha256,
-                "storedAt": instant(one.stored_at),
-            }
-            for one in production.deliverables
-            if one.state == "stored"
-        ],
+        "deliverables": [_entry(one, one.key in current) for one in production.deliverables if one.state == "stored"],
     }
+
+
+def _entry(one: Deliverable, current: bool) -> dict[str, Any]:
+    entry = {
+        "id": one.id,
+        "type": one.type,
+        "file": one.file,
+        "bytes": one.bytes,
+        "sha256": one.sha256,
+        "storedAt": instant(one.stored_at),
+        "version": one.version,
+        "current": current,
+    }
+    return entry | {"versionOf": one.of} if one.of else entry

@@ -78,21 +78,45 @@ class AskFailed:
 
 @dataclass(frozen=True, slots=True)
 class DownloadStored:
-    """A file lies complete and verified under its final name. `sha256` is lower-case hex."""
+    """A file lies complete and verified under its final name. Digests are lower-case hex."""
 
     at: datetime
     key: str
     bytes: int
     sha256: str
     seconds: float
+    md5: str | None = None
+    etag: str | None = None
     kind: Literal["stored"] = "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadSame:
+    """What JARAI has is what lies there already. `repaired`: it did not lie there whole, and does now."""
+
+    at: datetime
+    key: str
+    repaired: bool = False
+    etag: str | None = None
+    kind: Literal["same"] = "same"
+
+
+@dataclass(frozen=True, slots=True)
+class FileDamaged:
+    """A stored file (or the manifest) is not what it was, and has been taken out of its place."""
+
+    at: datetime
+    key: str
+    problem: str
+    kind: Literal["damaged"] = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadFailed:
     """An attempt at a file (or at the manifest) ended without it. `progressed`: bytes were gained all the same.
 
-    `link_expires_at` is that of the address that was tried, and tells it from a fresher one.
+    `link_expires_at` is that of the address that was tried, and tells it from a fresher one. `kept`: where the bytes
+    that were refused lie, for a person to look at.
     """
 
     at: datetime
@@ -101,6 +125,7 @@ class DownloadFailed:
     message: str
     progressed: bool = False
     link_expires_at: datetime | None = None
+    kept: str | None = None
     kind: Literal["download_failed"] = "download_failed"
 
 
@@ -115,13 +140,13 @@ class ManifestWritten:
 
 @dataclass(frozen=True, slots=True)
 class OperatorAsked:
-    """A person or a partner's system wants something. `key` names one deliverable for `retry`; empty means all.
+    """A person or a partner's system wants something. `key` names one deliverable; empty means all.
 
     `replay`: the kept events follow, and what was made of them before is to be forgotten.
     """
 
     at: datetime
-    wish: Literal["track", "refresh", "retry", "replay"]
+    wish: Literal["track", "refresh", "retry", "replay", "redownload"]
     account_id: str | None = None
     key: str = ""
     kind: Literal["operator"] = "operator"
@@ -149,7 +174,9 @@ Written = (
     | DeliverablesAnswered
     | AskFailed
     | DownloadStored
+    | DownloadSame
     | DownloadFailed
+    | FileDamaged
     | ManifestWritten
     | OperatorAsked
     | ManifestFound
@@ -163,7 +190,7 @@ _JSON: TypeAdapter[Written] = TypeAdapter(Annotated[Written, Field(discriminator
 def result_of(observation: Observation) -> str:
     """The key of the file (or MANIFEST) that somebody has just worked on; empty where nobody has."""
     match observation:
-        case DownloadStored() | DownloadFailed():
+        case DownloadStored() | DownloadSame() | DownloadFailed():
             return observation.key
         case ManifestWritten() | ManifestFound():
             return MANIFEST

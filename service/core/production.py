@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ class Production:
     list_attempts: int = 0
     list_refused: str | None = None
     list_at: datetime | None = None
+    remade_at: datetime | None = None  # it went back to be made again, by JARAI's clock, and was not listed since
     manifest_revision: int = 0
     manifest_written: int = 0
     manifest_at: datetime | None = None
@@ -109,13 +110,13 @@ class Production:
 
     @property
     def needs_list(self) -> bool:
-        """Whether the list is missing, lacks an address, or may have changed in an event that was lost."""
+        """Whether the list is missing, lacks an address, or may have changed: in an event that was lost, or remade."""
         if self.asks_list_now:
             return True
         if not self.has_files:
             return False
         unlisted = self.listed_sequence is None and self.event_listed_sequence < 0
-        return unlisted or any(last > self.list_covers for _, last in self.missing)
+        return unlisted or self.remade_at is not None or any(last > self.list_covers for _, last in self.missing)
 
     @property
     def complete(self) -> bool:
@@ -124,6 +125,16 @@ class Production:
         if not self.terminal or (self.needs_list and not refused):
             return False
         return all(one.state == "stored" for one in self.deliverables)
+
+    def predecessor(self, one: Deliverable) -> Deliverable | None:
+        """The newest stored version that is older than this one."""
+        family = (each for each in self.deliverables if each.first == one.first and each.version < one.version)
+        return max((each for each in family if each.state == "stored"), key=lambda each: each.version, default=None)
+
+    @property
+    def small_downloads(self) -> frozenset[str]:
+        """Those that are fetched in next to no time, and that no larger one keeps waiting."""
+        return frozenset((MANIFEST, *(one.key for one in self.deliverables if one.small)))
 
     @property
     def due_to_ask_at(self) -> datetime | None:
@@ -146,6 +157,8 @@ FACTS = (
     "deliverables.listed",
     "deliverable.stored",
     "deliverable.retrying",
+    "deliverable.compared",
+    "deliverable.damaged",
     "manifest.failed",
     "deadletter.added",
 )
@@ -204,14 +217,18 @@ def adoptable(production: Production, found: ManifestFound) -> tuple[Deliverable
     """The files of a manifest that this production does not know to be stored, and that nothing speaks against."""
     known = {one.key: one for one in production.deliverables}
 
-    def fits(one: Deliverable) -> bool:
-        mine = known.get(one.key)
+    def fits(one: Deliverable, mine: Deliverable | None) -> bool:
         if mine is None:
             return True
         said = ((mine.bytes, one.bytes), (mine.sha256, one.sha256), (mine.file, one.file))
         return mine.state != "stored" and all(announced in (None, is_) for announced, is_ in said)
 
-    return tuple(one for one in found.deliverables if fits(one))
+    adopted = []
+    for one in found.deliverables:
+        mine = known.get(one.key)
+        if fits(one, mine):
+            adopted.append(one if mine is None else replace(one, place=mine.place, listed_at=mine.listed_at))
+    return tuple(adopted)
 
 
 _JSON: TypeAdapter[Production] = TypeAdapter(Production)

@@ -6,10 +6,18 @@ import hashlib
 from datetime import timedelta
 from typing import Literal
 
-Failure = Literal["expired", "transfer", "corrupt", "forbidden", "died", "storage", "stopped"]
+Failure = Literal["expired", "transfer", "corrupt", "unsound", "forbidden", "died", "storage", "stopped"]
 
 # How many failures in a row end in a dead letter. A missing disk and a shutdown are nobody's fault and never do.
-_MOST_ATTEMPTS: dict[Failure, int] = {"expired": 6, "transfer": 12, "corrupt": 4, "forbidden": 1, "died": 1}
+# Bytes that arrive as announced and are no such file are fetched once more: a proxy may have answered.
+_MOST_ATTEMPTS: dict[Failure, int] = {
+    "expired": 6,
+    "transfer": 12,
+    "corrupt": 4,
+    "unsound": 2,
+    "forbidden": 1,
+    "died": 1,
+}
 _STORAGE_PAUSE = timedelta(seconds=30)
 MOST_ADVANCE_ATTEMPTS = 6
 MOST_CLAIMS = 6  # of a file or a question, each ended by the death of its process

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
-from service.core.deliverables import Deliverable
+from service.core.deliverables import Deliverable, current_files
 from service.core.production import Production
 
 
-def describe(production: Production) -> dict[str, Any]:
-    """A production as INTERFACE promises it. Holds no address and no secret."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a file has come, as last told, about once a second."""
+
+    bytes: int
+    bytes_per_second: int
+
+
+def describe(production: Production, progress: Mapping[str, Progress] = MappingProxyType({})) -> dict[str, Any]:
+    """A production as INTERFACE promises it. Holds no address and no secret. `progress` by a deliverable's key."""
     p = production
+    current = current_files(p.deliverables)
     failed = p.status == "Failed" or p.error_code is not None or p.error_message is not None
     return {
         "productionId": p.production_id,
@@ -28,7 +40,9 @@ def describe(production: Production) -> dict[str, Any]:
         "refused": p.refused or p.list_refused,
         "nextPollAt": instant(p.due_to_ask_at),
         "folder": p.folder,
-        "deliverables": [_describe_deliverable(one) for one in p.deliverables],
+        "deliverables": [
+            _describe_deliverable(one, one.key in current, progress.get(one.key)) for one in p.deliverables
+        ],
     }
 
 
@@ -39,7 +53,7 @@ def instant(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _describe_deliverable(one: Deliverable) -> dict[str, Any]:
+def _describe_deliverable(one: Deliverable, current: bool, progress: Progress | None) -> dict[str, Any]:
     return {
         "id": one.id,
         "type": one.type,
@@ -48,6 +62,10 @@ def _describe_deliverable(one: Deliverable) -> dict[str, Any]:
         "bytes": one.bytes,
         "sha256": one.sha256,
         "storedAt": instant(one.stored_at),
+        "version": one.version,
+        "current": current,
+        "receivedBytes": one.bytes if one.state == "stored" else progress.bytes if progress else 0,
+        "bytesPerSecond": progress.bytes_per_second if progress else None,
         "attempts": one.attempts,
         "error": one.error,
         "nextAttemptAt": instant(one.next_at),

@@ -20,6 +20,7 @@ from service.store.scripts import (
     STORAGE_FAILED,
     STORAGE_WORKS,
     SWEEP,
+    TAKE_BANDWIDTH,
 )
 
 ASK_LEASE_MS = 20_000
@@ -110,12 +111,15 @@ def asked(redis: Redis, production_id: str) -> None:
     redis.delete(f"{PREFIX}asking:{production_id}")
 
 
-def claim_download(redis: Redis, token: str) -> DownloadClaim | None:
+def claim_download(
+    redis: Redis, token: str, *, most_per_host: int = 0, small_only: bool = False
+) -> DownloadClaim | None:
     """A file to fetch. The claim holds for half a minute and has to be renewed with the same `token`.
 
+    `most_per_host`: no more than so many at a time from one host, by all workers together; 0: as many as there are.
     Raises UnreadableState; nobody gets that one for half a minute either.
     """
-    row = CLAIM_DOWNLOAD.run(redis, token, DOWNLOAD_LEASE_MS, STORAGE_PAUSE_MS)
+    row = CLAIM_DOWNLOAD.run(redis, token, DOWNLOAD_LEASE_MS, STORAGE_PAUSE_MS, most_per_host, int(small_only))
     if len(row) == 1:
         return None
     member = row[1].decode()
@@ -127,9 +131,18 @@ def claim_download(redis: Redis, token: str) -> DownloadClaim | None:
     return DownloadClaim(member, production_id, key, token, production, row[3].decode(), _moment(row[0]), row[4])
 
 
-def renew_download(redis: Redis, claim: DownloadClaim, bytes_so_far: int) -> bool:
-    """Keep the claim for another half minute; False when it went to somebody else: stop at once."""
-    return bool(RENEW_DOWNLOAD.run(redis, claim.token, DOWNLOAD_LEASE_MS, claim.member, bytes_so_far))
+def renew_download(redis: Redis, claim: DownloadClaim, bytes_so_far: int, bytes_per_second: int = 0) -> int | None:
+    """Keep the claim for another half minute; None when it went to somebody else: stop at once.
+
+    Else how many small files are due and wait for somebody.
+    """
+    waiting = RENEW_DOWNLOAD.run(redis, claim.token, DOWNLOAD_LEASE_MS, claim.member, bytes_so_far, bytes_per_second)
+    return None if waiting < 0 else int(waiting)
+
+
+def take_bandwidth(redis: Redis, taken_bytes: int, bytes_per_second: int) -> float:
+    """So many bytes came, of a line that all workers share; the seconds to wait before the next."""
+    return float(TAKE_BANDWIDTH.run(redis, taken_bytes, bytes_per_second)) / 1000
 
 
 def drop_download(redis: Redis, claim: DownloadClaim) -> None:

@@ -16,10 +16,11 @@ from service.core import events, observations, production
 from service.core.errors import UnreadableState
 from service.core.observations import EventArrived, Observation
 from service.core.production import Change, Production
-from service.core.view import instant
+from service.core.view import Progress, instant
 from service.store import deadletters
 from service.store.scripts import CLAIM, COMMIT, FAILED, FORGET, PREFIX, REPLAY, REVIVE, run_all
 
+STORED_BYTES = "stored_bytes"  # in jarai:counts, beside the facts
 _LEASE_MS = 3000
 _MOST_OBSERVATIONS = 200
 _MOST_BYTES = 8 * 1024 * 1024
@@ -126,13 +127,21 @@ def newest(redis: Redis, limit: int, after: str | None = None) -> tuple[list[Pro
     return found, ids[-1] if len(ids) == limit else None
 
 
-def progress(redis: Redis, one: Production) -> dict[str, int]:
-    """Bytes fetched so far of each file that is on its way right now, by its key."""
+def progress(redis: Redis, one: Production) -> dict[str, Progress]:
+    """Of each file that is on its way, by its key."""
     keys = [deliverable.key for deliverable in one.deliverables if deliverable.state == "wanted"]
     if not keys:
         return {}
-    values = redis.hmget(f"{PREFIX}progress", [f"{one.production_id}:{key}" for key in keys])
-    return {key: int(value) for key, value in zip(keys, values, strict=True) if value is not None}
+    values: Any = redis.hmget(f"{PREFIX}progress", [f"{one.production_id}:{key}" for key in keys])
+    return {
+        key: Progress(*map(int, value.split())) for key, value in zip(keys, values, strict=True) if value is not None
+    }
+
+
+def downloads(redis: Redis) -> list[Progress]:
+    """How far each file has come that is on its way."""
+    values: Any = redis.hvals(f"{PREFIX}progress")
+    return [Progress(*map(int, value.split())) for value in values]
 
 
 def timeline(redis: Redis, production_id: str) -> list[dict[str, Any]]:
@@ -214,11 +223,13 @@ def _without_addresses(claimed: Claim) -> dict[str, str]:
     return kept
 
 
-def _changed_downloads(before: Production, change: Change) -> Mapping[str, int | bool]:
-    """Only what changed or was reported on: a file that somebody is fetching right now keeps its claim."""
+def _changed_downloads(before: Production, change: Change) -> Mapping[str, tuple[int, bool] | bool]:
+    """When, and whether it may take long. Only what changed or was reported on: a file that somebody is fetching
+    right now keeps its claim."""
     was, will = before.due_downloads, change.production.due_downloads
-    changed: dict[str, int | bool] = {
-        key: _ms(at) for key, at in will.items() if was.get(key) != at or key in change.worked_on
+    small = change.production.small_downloads
+    changed: dict[str, tuple[int, bool] | bool] = {
+        key: (_ms(at), key not in small) for key, at in will.items() if was.get(key) != at or key in change.worked_on
     }
     return changed | dict.fromkeys(was.keys() - will.keys(), False)
 
@@ -227,6 +238,8 @@ def _counts(change: Change) -> Mapping[str, int]:
     counts: dict[str, int] = {}
     for fact in change.facts:
         counts[fact.name] = counts.get(fact.name, 0) + 1
+        if fact.name == "deliverable.stored":
+            counts[STORED_BYTES] = counts.get(STORED_BYTES, 0) + int(fact.fields["bytes"])
     return counts
 
 

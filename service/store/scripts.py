@@ -7,9 +7,11 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:inbox:{id}        list of observations         jarai:ask        zset  JARAI has to be asked
     jarai:events:{id}       hash number -> body          jarai:download   zset  "id:key" has to be fetched
     jarai:timeline:{id}     list of entries              jarai:forget     zset  settled, retention is running
+    jarai:download:big      set   those that may take long, and let the others go first
     jarai:link:{id}:{key}   address, expires             jarai:index      zset  every production -> first seen
-    jarai:attempts          hash id -> tries in a row    jarai:claims     hash  "id:key" -> token of its worker
-    jarai:deadletter:{id}   hash                         jarai:progress   hash  "id:key" -> bytes so far
+    jarai:attempts          hash id -> tries in a row    jarai:claims     hash  "id:key" -> token, host of the address
+    jarai:deadletter:{id}   hash                         jarai:progress   hash  "id:key" -> bytes so far, a second
+    jarai:fetching:{host}   zset  "id:key" -> until when jarai:bandwidth  when the line is free again
     jarai:deadletters       zset -> when added           jarai:counts     hash  name of a fact -> how often
     jarai:tries             hash  id or "id:key" -> claims in a row that came to nothing
     jarai:forgotten:{xxx}   hash id -> last number: productions whose retention ran out, by the id's first three
@@ -39,6 +41,12 @@ end
 local function forgotten(id)
   return redis.call('HGET', P..'forgotten:'..string.sub(id, 1, 3), id)
 end
+local function undue(member)
+  redis.call('ZREM', P..'download', member)
+  local host = string.match(redis.call('HGET', P..'claims', member) or '', '\t(.+)$')
+  if host then redis.call('ZREM', P..'fetching:'..host, member) end
+end
+local function small(member) return redis.call('SISMEMBER', P..'download:big', member) == 0 end
 local function bury(id, at, fields)
   if redis.call('ZADD', P..'deadletters', 'NX', at, id) == 0 then return 0 end
   redis.call('HSET', P..'deadletter:'..id, 'at', at, unpack(fields))
@@ -108,7 +116,7 @@ OBSERVE = Script("""
 local id = ARGV[1]
 if ARGV[3] == '0' and redis.call('EXISTS', P..'production:'..id) == 0 then return 0 end
 redis.call('RPUSH', P..'inbox:'..id, ARGV[2])
-if ARGV[4] ~= '' then redis.call('ZREM', P..'download', id..':'..ARGV[4]) end
+if ARGV[4] ~= '' then undue(id..':'..ARGV[4]) end
 return redis.call('ZADD', P..'dirty', 'NX', now_ms(), id)
 """)
 
@@ -156,11 +164,14 @@ for _, link in ipairs(change.links) do
   redis.call('SET', P..'link:'..id..':'..link[1], link[2], 'PX', link[3])
 end
 if change.ask then redis.call('ZADD', P..'ask', change.ask, id) else redis.call('ZREM', P..'ask', id) end
-for file, at in pairs(change.downloads) do
+for file, due in pairs(change.downloads) do
   local member = id..':'..file
-  if at then redis.call('ZADD', P..'download', at, member)
+  undue(member)
+  if due then
+    redis.call('ZADD', P..'download', due[1], member)
+    redis.call(due[2] and 'SADD' or 'SREM', P..'download:big', member)
   else
-    redis.call('ZREM', P..'download', member)
+    redis.call('SREM', P..'download:big', member)
     redis.call('DEL', P..'link:'..member)
   end
   redis.call('HDEL', P..'claims', member)
@@ -230,6 +241,7 @@ if back > 1000 then
     budget.paused_until, budget.reset_at = budget.paused_until - back / 1000, budget.reset_at - back / 1000
     redis.call('SET', P..'budget', cjson.encode(budget))
   end
+  redis.call('DEL', P..'bandwidth')
 else
   back = 0
 end
@@ -272,38 +284,77 @@ redis.call('DEL', P..'asking:'..ARGV[1])
 return redis.call('ZADD', P..'ask', 'XX', 0, ARGV[1])
 """)
 
-# token, lease, pause while the storage folder fails -> now, "id:key", state, address, claims in a row
-# A folder that takes no files is tried with one file now and then.
+# token, lease, pause while the storage folder fails, most at a time from one host (0: any), 1 for small ones only
+# -> now, "id:key", state, address, claims in a row
+# Small ones go first. A folder that takes no files is tried with one file now and then.
 CLAIM_DOWNLOAD = Script("""
 local now = now_ms()
-local member = redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', 0, 1)[1]
+local function free(host)
+  if ARGV[4] == '0' or not host then return true end
+  redis.call('ZREMRANGEBYSCORE', P..'fetching:'..host, '-inf', now)
+  return redis.call('ZCARD', P..'fetching:'..host) < tonumber(ARGV[4])
+end
+local first, address, at
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', 0, 500)) do
+  local quick = small(member)
+  if quick or (not first and ARGV[5] == '0') then
+    local link = redis.call('GET', P..'link:'..member) or ''
+    local host = string.match(link, '^%a+://([^/?#]+)')
+    if free(host) then first, address, at = member, link, host end
+    if quick and first == member then break end
+  end
+end
+local member, link, host = first, address, at
 if not member then return {now} end
 if redis.call('EXISTS', P..'storage') == 1 and not redis.call('SET', P..'storage:try', 1, 'NX', 'PX', ARGV[3]) then
   return {now}
 end
+undue(member)
 redis.call('ZADD', P..'download', now + ARGV[2], member)
-redis.call('HSET', P..'claims', member, ARGV[1])
+redis.call('HSET', P..'claims', member, host and ARGV[4] ~= '0' and ARGV[1]..'\t'..host or ARGV[1])
+if host and ARGV[4] ~= '0' then
+  redis.call('ZADD', P..'fetching:'..host, now + ARGV[2], member)
+  redis.call('PEXPIRE', P..'fetching:'..host, 3600000)
+end
 local id = string.match(member, '^[^:]+')
-return {now, member, redis.call('GET', P..'production:'..id) or '', redis.call('GET', P..'link:'..member) or '',
-  redis.call('HINCRBY', P..'tries', member, 1)}
+return {now, member, redis.call('GET', P..'production:'..id) or '', link, redis.call('HINCRBY', P..'tries', member, 1)}
 """)
 
-# token, lease, "id:key", bytes so far -> 1 while the claim holds. Who gets further than anybody before is no failure.
+# token, lease, "id:key", bytes so far, bytes a second -> -1 when the claim is lost, else how many small ones are due
+# Who gets further than anybody before is no failure.
 RENEW_DOWNLOAD = Script("""
-if redis.call('HGET', P..'claims', ARGV[3]) ~= ARGV[1] then return 0 end
-redis.call('ZADD', P..'download', 'XX', now_ms() + ARGV[2], ARGV[3])
-if tonumber(ARGV[4]) > tonumber(redis.call('HGET', P..'progress', ARGV[3]) or '0') then
-  redis.call('HSET', P..'progress', ARGV[3], ARGV[4])
-  redis.call('HSET', P..'tries', ARGV[3], 1)
+local now, member = now_ms(), ARGV[3]
+local token, host = string.match(redis.call('HGET', P..'claims', member) or '', '^([^\t]+)\t?(.*)$')
+if token ~= ARGV[1] then return -1 end
+redis.call('ZADD', P..'download', 'XX', now + ARGV[2], member)
+if host ~= '' then redis.call('ZADD', P..'fetching:'..host, 'XX', now + ARGV[2], member) end
+local before = string.match(redis.call('HGET', P..'progress', member) or '0', '^%d+')
+if tonumber(ARGV[4]) > tonumber(before) then
+  redis.call('HSET', P..'progress', member, ARGV[4]..' '..ARGV[5])
+  redis.call('HSET', P..'tries', member, 1)
 end
-return 1
+local waiting = 0
+for _, one in ipairs(redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', 0, 500)) do
+  if small(one) then waiting = waiting + 1 end
+end
+return waiting
 """)
 
 # "id:key" -> nobody wants this file any more
 DROP_DOWNLOAD = Script("""
+undue(ARGV[1])
+redis.call('SREM', P..'download:big', ARGV[1])
 for _, hash in ipairs({'claims', 'progress', 'tries'}) do redis.call('HDEL', P..hash, ARGV[1]) end
-redis.call('DEL', P..'link:'..ARGV[1])
-return redis.call('ZREM', P..'download', ARGV[1])
+return redis.call('DEL', P..'link:'..ARGV[1])
+""")
+
+# bytes, bytes a second -> milliseconds to wait after they came: all who fetch share one line
+TAKE_BANDWIDTH = Script("""
+local now = now_ms()
+local free = math.max(tonumber(redis.call('GET', P..'bandwidth') or '0'), now)
+free = free + ARGV[1] * 1000 / ARGV[2]
+redis.call('SET', P..'bandwidth', string.format('%.3f', free), 'PX', 600000)
+return math.ceil(free - now)
 """)
 
 # bytes of the file, pause, memory -> 1 when that is news: the storage folder did not take it

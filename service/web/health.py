@@ -14,7 +14,7 @@ from service.core.budget import day
 from service.core.errors import StoreUnavailable
 from service.core.production import FACTS
 from service.metrics import Sample, render
-from service.store import deadletters, due, requests
+from service.store import deadletters, due, productions, requests
 from service.store.connection import safety_problems
 from service.store.scripts import PREFIX
 
@@ -55,6 +55,12 @@ def _samples(redis: Redis, verdicts: dict[str, int]) -> Iterator[Sample]:
     for name in FACTS:  # also those that have not happened yet: an increase from nothing can't be seen
         yield Sample("jarai_facts_total", int(counts.get(name.encode(), 0)), "What happened, by its name in the log.",
                      "counter", ("event", name))  # fmt: skip
+    stored_bytes = int(counts.get(productions.STORED_BYTES.encode(), 0))
+    yield Sample("jarai_stored_bytes_total", stored_bytes, "Bytes of deliverables that were stored.", "counter")
+    coming = productions.downloads(redis)
+    yield Sample("jarai_downloads", len(coming), "Files of which some bytes are here, and more to come.")
+    rate = sum(one.bytes_per_second for one in coming)
+    yield Sample("jarai_download_bytes_per_second", rate, "What they bring together, as last told.")
     now = due.sweep(redis)
     for label, value in (("advance", now.advance), ("download", now.download), ("ask", now.ask)):
         yield Sample("jarai_due", value, "Work that is due and that nobody has taken on.", label=("list", label))

@@ -47,7 +47,7 @@ def show(request: Request) -> JSONResponse:
     production = productions.read(_redis(request), identity)
     if production is None:
         raise HTTPException(404, "no production of that id is known here")
-    return JSONResponse(describe(production))
+    return JSONResponse(describe(production, productions.progress(_redis(request), production)))
 
 
 def timeline(request: Request) -> JSONResponse:

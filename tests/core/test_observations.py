@@ -12,7 +12,9 @@ from service.core.observations import (
     MANIFEST,
     AskFailed,
     DownloadFailed,
+    DownloadSame,
     DownloadStored,
+    FileDamaged,
     ManifestFound,
     ManifestWritten,
     OperatorAsked,
@@ -30,7 +32,9 @@ EACH: list[Written] = [
     listing(),
     AskFailed(at(1), "status", "no", code="C", final=True, correlation_id="c"),
     AskFailed(at(1), "deliverables", "no"),
-    DownloadStored(at(1), "key", 2**40, "ab", 1.5),
+    DownloadStored(at(1), "key", 2**40, "ab", 1.5, md5="cd", etag='"0x1"'),
+    DownloadSame(at(1), "key", repaired=True),
+    FileDamaged(at(1), "key", "it is gone"),
     DownloadFailed(at(1), "key", "transfer", "broke", progressed=True),
     ManifestWritten(at(1), 3),
     OperatorAsked(at(1), "track", account_id=ACCOUNT_ID),
@@ -66,7 +70,7 @@ def test_a_newer_versions_additional_fields_are_passed_over() -> None:
 
 
 def test_the_result_of_work_on_a_file_names_it_and_nothing_else_does() -> None:
-    assert {result_of(one) for one in EACH if one.kind in ("stored", "download_failed")} == {"key"}
+    assert {result_of(one) for one in EACH if one.kind in ("stored", "same", "download_failed")} == {"key"}
     assert {result_of(one) for one in EACH if one.kind in ("manifest", "manifest_found")} == {MANIFEST}
-    others = ("status", "deliverables", "ask_failed", "operator")
+    others = ("status", "deliverables", "ask_failed", "operator", "damaged")
     assert {result_of(one) for one in EACH if one.kind in others} == {""}

@@ -107,6 +107,8 @@ def test_a_manifest_tells_only_of_files_that_lie_there_complete() -> None:
             "bytes": 123,
             "sha256": SHA256,
             "storedAt": "2026-04-03T14:30:50Z",
+            "version": 1,
+            "current": True,
         }
     ]
     assert (told["productionId"], told["accountId"], told["status"]) == (PRODUCTION_ID, ACCOUNT_ID, "Published")

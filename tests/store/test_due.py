@@ -7,6 +7,7 @@ import threading
 from redis import Redis
 
 from service.core.observations import DownloadStored, ManifestFound, ManifestWritten, OperatorAsked
+from service.core.view import Progress
 from service.store import due, inbox, productions
 from service.store.scripts import PREFIX
 from tests.store.making import event, listing, new_id, take_in
@@ -62,10 +63,10 @@ def test_renewing_with_a_stale_token_is_refused_and_does_not_prolong_the_claim(r
     let_lease_run_out(redis, stale)
     fresh = claim(redis, "two")
     until = redis.zscore(f"{PREFIX}download", fresh.member)
-    assert not due.renew_download(redis, stale, 5)
+    assert due.renew_download(redis, stale, 5) is None
     assert redis.zscore(f"{PREFIX}download", fresh.member) == until
-    assert due.renew_download(redis, fresh, 7)
-    assert productions.progress(redis, fresh.production) == {fresh.key: 7}
+    assert due.renew_download(redis, fresh, 7) is not None
+    assert productions.progress(redis, fresh.production) == {fresh.key: Progress(7, 0)}
 
 
 def test_a_claim_whose_file_is_no_longer_wanted_can_not_be_renewed(redis: Redis) -> None:
@@ -80,7 +81,7 @@ def test_an_event_does_not_take_a_running_download_away(redis: Redis) -> None:
     identity = with_file(redis)
     found = claim(redis, "one")
     take_in(redis, event(identity, 2, "production.published"))
-    assert due.renew_download(redis, found, 5)
+    assert due.renew_download(redis, found, 5) is not None
     again = due.claim_download(redis, "two")
     assert again is None or again.member != found.member
 

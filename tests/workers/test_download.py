@@ -312,7 +312,7 @@ def test_a_lost_claim_never_renames_and_reports_nothing(bench: Bench) -> None:
     slow.join()
     assert list(bench.settings.storage_dir.rglob("*.mp4")) == []
     assert bench.redis.llen(f"{PREFIX}inbox:{identity}") == 0
-    assert due.renew_download(bench.redis, other, 0)
+    assert due.renew_download(bench.redis, other, 0) is not None
     bench.until_quiet()
     bench.is_stored(identity)
 

@@ -49,7 +49,7 @@ def test_a_worker_that_dies_after_it_got_further_than_any_before_is_not_counted_
         claimed = due.claim_download(bench.redis, f"{death}")
         assert claimed is not None
         assert claimed.tries <= 2
-        assert due.renew_download(bench.redis, claimed, 100 * (death + 1))
+        assert due.renew_download(bench.redis, claimed, 100 * (death + 1)) is not None
         bench.redis.zadd(f"{PREFIX}download", {claimed.member: 0}, xx=True)
     bench.until_quiet()
     bench.is_stored(identity)

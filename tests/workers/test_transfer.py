@@ -67,7 +67,7 @@ class Attempts:
         with self.partial() as partial:
             sha256 = Transfer(self.pool, self.hosts, file, partial, self.steps, patience).run(url)
             content = (self.storage.partial / "file.part").read_bytes()
-            assert hashlib.sha256(content).hexdigest() == sha256
+            assert hashlib.sha256(content).hexdigest() == sha256.sha256
             return content
 
     def refused(self, url: str, kind: type[DownloadError], file: Deliverable = BARE) -> str:
