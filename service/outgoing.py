@@ -24,6 +24,7 @@ from urllib3.util import Timeout
 # host, port, address that the host's name resolves to, whether TLS will be spoken; raises what the caller shall get
 Judge = Callable[[str, int, str, bool], None]
 _MOST_ADDRESSES = 8
+_CONNECTIONS_PER_HOST = 2  # kept for the next request: a large file's, and those of the small ones beside it
 
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
@@ -149,7 +150,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 class _Pools(urllib3.PoolManager):
     def __init__(self, judge: Judge | None, timeout: Timeout, headers: dict[str, str] | None) -> None:
-        super().__init__(headers=headers, retries=False, timeout=timeout)
+        super().__init__(headers=headers, retries=False, timeout=timeout, maxsize=_CONNECTIONS_PER_HOST)
         self._judge = judge
         self.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
 

@@ -46,6 +46,7 @@ from service.core.redaction import redact
 from service.core.schedule import Intervals, next_list_at, next_status_at
 
 _MOST_HOLES = 100
+_DATE_LAGS = timedelta(seconds=2)  # of a list that was asked for: cut to the second, and renewed now and then
 
 
 def advance(before: Production, observations: Iterable[Observation], now: datetime, intervals: Intervals) -> Change:
@@ -294,7 +295,8 @@ class _Step:
             self._give_up_unlisted("JARAI no longer lists it", answer.at)
 
     def _list(self, listed: Sequence[Listed], at: datetime, told_at: datetime) -> None:
-        remade = self.p.remade_at is not None and self.p.has_files and told_at > self.p.remade_at
+        latest = told_at + _DATE_LAGS
+        remade = self.p.remade_at is not None and self.p.has_files and latest > self.p.remade_at
         outcome = listing.take_in(self.p.deliverables, listed, told_at, remade=remade)
         for one in outcome.news:
             version = {"version": one.version} if one.version > 1 else {}

@@ -66,13 +66,14 @@ def fetch_again(one: Deliverable) -> Deliverable:
 
 def _is_another(one: Deliverable, item: Listed, told_at: datetime, remade: bool) -> bool:
     """Whether what is stored may be something else at JARAI by now. A list from before it was stored is no news."""
-    if one.state != "stored" or not _is_later(one, told_at):
+    if one.state != "stored":
         return False
-    return remade or contradicts(one, item) or (one.place != "" and one.place != item.place)
+    differs = contradicts(one, item) or (one.place != "" and one.place != item.place)
+    return remade or (differs and _is_later(one, told_at))
 
 
 def _is_later(one: Deliverable, told_at: datetime) -> bool:
-    return one.listed_at is None or told_at > one.listed_at
+    return one.listed_at is None or told_at >= one.listed_at
 
 
 def _another(one: Deliverable, item: Listed) -> Deliverable:

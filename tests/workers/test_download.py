@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import urllib3
@@ -388,3 +389,49 @@ def test_memory_stays_flat_however_large_the_file_is(bench: Bench, redis_url: st
         return int(done.stdout)
 
     assert peak_kib(200_000_000) - peak_kib(2_000_000) <= 16 * 1024
+
+
+def test_a_small_file_that_falls_due_is_fetched_beside_a_large_one(bench: Bench) -> None:
+    bench.simulator.set_faults(blob_slow={"next": 1, "value": 1_000_000})
+    large = bench.published({"type": "Video", "bytes": 4_000_000})
+    working = threading.Thread(target=Downloader(bench.redis, bench.settings).drain)
+    bench.hurry("download")
+    working.start()
+    eventually(lambda: bench.blob_requests(), what="the large one's request")
+    small = bench.published({"type": "ClosedCaptions", "bytes": 2_000})
+    bench.hurry("download")
+
+    def small_is_stored() -> bool:
+        take_in(bench.redis)
+        return bench.only(small).state == "stored"
+
+    eventually(small_is_stored, what="the small one")
+    assert working.is_alive(), "the large one is still on its way"
+    assert bench.only(large).state == "wanted"
+    working.join()
+    take_in(bench.redis)
+    bench.until_quiet()
+    bench.is_stored(large)
+    bench.is_stored(small)
+
+
+def test_what_all_downloads_take_of_the_line_is_held_to_its_limit(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"download_bytes_per_second": 500_000})
+    identity = bench.published({"type": "Video", "bytes": 1_000_000})
+    began = time.monotonic()
+    bench.until_quiet()
+    assert time.monotonic() - began > 1.5
+    bench.is_stored(identity)
+
+
+def test_progress_is_told_while_a_file_comes(bench: Bench) -> None:
+    bench.simulator.set_faults(blob_slow={"next": 1, "value": 1_000_000})
+    identity = bench.published({"type": "Video", "bytes": 3_000_000})
+    bench.hurry("download")
+    working = threading.Thread(target=Downloader(bench.redis, bench.settings).drain)
+    working.start()
+    told = eventually(lambda: productions.progress(bench.redis, bench.known(identity)), what="progress")
+    working.join()
+    [progress] = told.values()
+    assert 0 < progress.bytes < 3_000_000
+    assert 100_000 < progress.bytes_per_second < 10_000_000

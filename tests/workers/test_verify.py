@@ -1,0 +1,120 @@
+"""`verify`: what lies in the folder is read whole, and what is not as it was recorded is fetched again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from service.core.errors import StorageUnavailable
+from service.runtime import Runtime
+from tests.store.making import take_in
+from tests.workers.receiver import Bench
+from workers.verify import Verification
+
+
+def verified(bench: Bench, only: str | None = None) -> Verification:
+    runtime = Runtime(bench.settings)
+    runtime.__dict__["redis"] = bench.redis
+    check = Verification(runtime)
+    check.run(only)
+    take_in(bench.redis)
+    return check
+
+
+def stored(bench: Bench) -> tuple[str, Path]:
+    """A settled production, and its file."""
+    identity = bench.published({"type": "Video", "bytes": 200_000})
+    bench.until_quiet()
+    return identity, bench.settings.storage_dir / (bench.known(identity).folder or "") / bench.only(identity).file
+
+
+def test_what_is_whole_is_read_and_left_alone(bench: Bench) -> None:
+    identity, path = stored(bench)
+    before = path.stat()
+    check = verified(bench)
+    assert (check.productions, check.files, check.bytes, check.damages) == (1, 1, 200_000, [])
+    assert path.stat() == before
+    assert check.wait(0) == 0
+    assert bench.known(identity).settled
+
+
+@pytest.mark.parametrize("problem", ["is gone", "has 3 bytes, 200000 were stored", "has other bytes than were stored"])
+def test_a_damaged_file_is_fetched_again_and_its_bytes_are_kept_aside(bench: Bench, problem: str) -> None:
+    identity, path = stored(bench)
+    content = {"is gone": None, "has 3 bytes, 200000 were stored": b"abc"}.get(problem, b"x" * 200_000)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    check = verified(bench, identity)
+    [damage] = check.damages
+    assert (damage.file, damage.problem) == (path.name, problem)
+    assert not path.exists(), "what is damaged does not lie under its final name"
+    if content is not None:
+        assert damage.kept is not None
+        assert Path(damage.kept).read_bytes() == content
+    assert check.wait(0) == 1
+    bench.until_quiet()
+    assert check.wait(0) == 0
+    assert damage.outcome == "repaired"
+    bench.is_stored(identity)
+
+
+def test_while_it_is_damaged_the_manifest_does_not_say_that_all_is_there(bench: Bench) -> None:
+    identity, path = stored(bench)
+    path.unlink()
+    verified(bench)
+    bench.fetch()
+    told = json.loads((path.parent / "manifest.json").read_text())
+    assert (told["settled"], told["deliverables"]) == (False, [])
+    bench.until_quiet()
+    bench.is_stored(identity)
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"{}"])
+def test_a_damaged_manifest_is_written_again(bench: Bench, content: bytes | None) -> None:
+    identity, path = stored(bench)
+    written = (path.parent / "manifest.json").read_bytes()
+    (path.parent / "manifest.json").unlink()
+    if content is not None:
+        (path.parent / "manifest.json").write_bytes(content)
+    check = verified(bench)
+    assert [damage.file for damage in check.damages] == ["manifest.json"]
+    bench.until_quiet()
+    assert check.wait(0) == 0
+    assert (path.parent / "manifest.json").read_bytes() == written
+    assert bench.known(identity).settled
+
+
+def test_a_production_that_redis_has_forgotten_is_verified_by_its_manifest_and_repaired(bench: Bench) -> None:
+    identity, path = stored(bench)
+    bench.redis.flushdb()
+    assert verified(bench).damages == []
+    assert bench.redis.zcard("jarai:index") == 0, "what is whole costs nothing"
+    path.write_bytes(b"x" * 200_000)
+    check = verified(bench, identity)
+    assert [damage.problem for damage in check.damages] == ["has other bytes than were stored"]
+    bench.until_quiet()
+    assert check.wait(0) == 0
+    bench.is_stored(identity)
+
+
+def test_what_jarai_no_longer_has_is_given_up_and_said(bench: Bench) -> None:
+    identity, path = stored(bench)
+    path.unlink()
+    check = verified(bench)
+    bench.simulator.set_faults(blob_expired={"next": 100})
+    for _ in range(8):
+        bench.ask()
+        bench.fetch()
+    bench.simulator.set_faults(blob_expired={"next": 0})
+    assert check.wait(0) == 1
+    assert check.damages[0].outcome.startswith("given up")
+    assert bench.only(identity).state == "failed"
+
+
+def test_a_folder_that_can_not_be_read_is_said(bench: Bench, tmp_path: Path) -> None:
+    bench.settings.storage_dir.write_text("a file where the folder should be")
+    with pytest.raises(StorageUnavailable):
+        verified(bench)
