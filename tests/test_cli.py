@@ -13,13 +13,26 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from service.core.observations import DownloadFailed
 from service.core.production import to_json
-from service.store import deadletters, productions
+from service.store import deadletters, due, inbox, productions
 from service.store.scripts import PREFIX
 from tests.deployment import Deployment, free_port
 from tests.store.making import event, keep, listing, new_id, take_in, values_of
 
-COMMANDS = ("up", "demo", "web", "worker", "poller", "check", "productions", "deadletters", "rebuild", "simulator")
+COMMANDS = (
+    "up",
+    "demo",
+    "web",
+    "worker",
+    "poller",
+    "check",
+    "productions",
+    "deadletters",
+    "rebuild",
+    "verify",
+    "simulator",
+)
 LISTINGS = (("productions", "list"), ("deadletters", "list"))
 
 
@@ -163,7 +176,47 @@ def test_productions_are_listed_and_shown(deployment: Deployment, redis: Redis) 
     assert (whole["productionId"], len(whole["timeline"])) == (running, len(productions.timeline(redis, running)))
 
 
-@pytest.mark.parametrize("command", ["show", "refresh", "replay"])
+def test_show_tells_how_far_a_download_has_come_how_often_it_was_tried_and_when_it_is_next(
+    deployment: Deployment, redis: Redis
+) -> None:
+    identity = new_id()
+    data = listing("https://a.blob.core.windows.net/film.mp4?sig=SeCrEt")
+    take_in(redis, event(identity, 1, "deliverable.ready", data=data))
+    claim = claimed_video(redis)
+    due.renew_download(redis, claim, 5_000_000, 2_500_000)
+    assert "5000000, 2.5 MB/s" in deployment.command("productions", "show", identity).stdout
+    [one] = json.loads(deployment.command("productions", "show", "--json", identity).stdout)["deliverables"]
+    assert (one["receivedBytes"], one["bytesPerSecond"]) == (5_000_000, 2_500_000)
+    failed = DownloadFailed(productions.now(redis), claim.key, "transfer", "the line broke", progressed=True)
+    inbox.observe(redis, identity, failed)
+    take_in(redis)
+    [one] = json.loads(deployment.command("productions", "show", "--json", identity).stdout)["deliverables"]
+    assert (one["attempts"], one["error"]) == (1, "the line broke")
+    assert one["nextAttemptAt"] is not None
+    assert "the line broke" in deployment.command("productions", "show", identity).stdout
+
+
+def claimed_video(redis: Redis) -> due.DownloadClaim:
+    for _ in range(5):
+        claim = due.claim_download(redis, "one")
+        if claim is not None and claim.deliverable is not None:
+            return claim
+    raise AssertionError("no file is due")
+
+
+def test_redownload_of_what_is_not_there_is_one_sentence(deployment: Deployment, redis: Redis) -> None:
+    identity = new_id()
+    take_in(redis, event(identity, 1))
+    one_sentence(deployment.command("productions", "redownload", identity), "no files")
+    one_sentence(deployment.command("productions", "redownload", identity, "--file", "x.mp4"), "x.mp4")
+
+
+def test_verify_of_an_empty_storage_says_so(deployment: Deployment) -> None:
+    done = deployment.command("verify")
+    assert (done.returncode, done.stdout) == (0, "0 file(s) of 0 production(s) read, 0 damaged\n")
+
+
+@pytest.mark.parametrize("command", ["show", "refresh", "replay", "redownload"])
 def test_an_unknown_production_is_one_sentence(deployment: Deployment, command: str) -> None:
     identity = new_id()
     one_sentence(deployment.command("productions", command, identity), identity)
