@@ -232,17 +232,26 @@ class Downloader:
     ) -> Fetched:
         """Raises SameFile where its head proves that it is what lies there already."""
         known = None
-        if before is not None and deliverable.compare == "head":
-            file, size = before.file, before.bytes or 0
-
-            def md5() -> str | None:
-                found = storage.stored(folder, file, progress.tick)
-                return found.md5 if found is not None and found.sha256 == before.sha256 else None
-
-            if storage.sizes(folder).get(file) == size:
-                known = Known(size, before.etag, before.md5 or md5)
+        if (
+            before is not None
+            and deliverable.compare == "head"
+            and storage.sizes(folder).get(before.file) == before.bytes
+        ):
+            known = self._known(before, deliverable, storage, folder, progress)
         transfer = Transfer(self._pool, self._settings.download_hosts, deliverable, partial, progress, known=known)
         return transfer.run(url)
+
+    def _known(
+        self, before: Deliverable, deliverable: Deliverable, storage: Storage, folder: str, progress: _Progress
+    ) -> Known:
+        def md5() -> str | None:
+            if before.md5 is not None:
+                return before.md5
+            found = storage.stored(folder, before.file, progress.tick)
+            return found.md5 if found is not None and found.sha256 == before.sha256 else None
+
+        # Only from one address do two equal ETags stand for the same bytes.
+        return Known(before.bytes or 0, before.etag if before.place == deliverable.place else None, md5)
 
     def _compared(
         self,

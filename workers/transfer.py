@@ -1,4 +1,4 @@
-"""One request for one file: the address is checked, the answer is judged, the bytes are verified.
+"""One file from its address: the address is checked, the answer is judged, the bytes are verified.
 
 What follows from a failure is not decided here, and nothing gets its final name here.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,14 +20,26 @@ from urllib3.util import Timeout
 
 from service import outgoing
 from service.core.addresses import check_address, check_resolved
+from service.core.content import Look, look_at
 from service.core.deliverables import Deliverable, decode_digest
-from service.core.errors import CorruptDownload, LinkExpired, LinkForbidden, TransferFailed, TransferStopped
+from service.core.errors import (
+    CorruptDownload,
+    LinkExpired,
+    LinkForbidden,
+    SameFile,
+    TransferFailed,
+    TransferStopped,
+    UnsoundContent,
+)
+from service.core.retry import resumes_at_once
 from service.jarai import USER_AGENT
 from workers import shutdown
 from workers.storage import Partial
 
 _TIMEOUT = Timeout(connect=5, read=8)
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024  # larger ones cost more than they save: each is memory of its own
+_SMALL_BYTES = 2 * 1024 * 1024
+_MOST_WAITING_CHUNKS = 16
 _LARGEST_UNANNOUNCED_BYTES = 16 * 1024**3
 _MOST_REDIRECTS = 3
 _ETAG = re.compile(r'"?[\x21\x23-\x7e]{1,200}"?')
@@ -48,15 +62,20 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is stored already."""
+    """A file that is stored already, to see by the answer's head whether the address leads to another one.
+
+    `etag` only if it was given to the same address. `md5` in hex, or how to find it out.
+    """
 
     bytes: int
     etag: str | None
-    md5: Callable[[], str | None] | str | None
+    md5: Callable[[], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
+    """What came. Digests in hex; `md5` where there was one to hold it against, `etag` where it is a strong one."""
+
     sha256: str
     md5: str | None
     etag: str | None
@@ -82,8 +101,12 @@ def open_pool(hosts: tuple[str, ...]) -> urllib3.PoolManager:
     return outgoing.open_pool(_TIMEOUT, headers, judge)
 
 
+class _LineBroke(TransferFailed):
+    """In the middle of the file."""
+
+
 class Transfer:
-    """One request for one file, appended to what an earlier one brought."""
+    """One file, appended to what an earlier attempt brought."""
 
     def __init__(
         self,
@@ -97,20 +120,60 @@ class Transfer:
     ) -> None:
         self._pool, self._hosts, self._patience = pool, hosts, patience
         self._deliverable, self._partial, self._progress = deliverable, partial, progress
+        self._known = known
+        self._expected_md5: str | None = None
+        self._hashing: _Hashing | None = None
 
     def run(self, url: str) -> Fetched:
-        return Fetched(self._run(url), None, None)
+        """The complete bytes, verified and synced, lie in the partial file.
 
-    def _run(self, url: str) -> str:
-        """The SHA-256 of the complete, verified and synced bytes. Raises DownloadError or StorageUnavailable."""
-        etag = _strong(self._partial.note.get("etag"))
-        if self._partial.size_bytes and etag is None:
+        A line that breaks is taken up again at once as long as it brings something. Raises SameFile where `known` is
+        what the address leads to, UnsoundContent with the bytes left as they are, any other DownloadError, or
+        StorageUnavailable.
+        """
+        if self._partial.size_bytes and self._etag is None:
             self._partial.restart()
         if self._partial.size_bytes and self._partial.size_bytes == self._partial.note.get("total"):
             self._partial.shorten()
+        breaks = 0
+        try:
+            while True:
+                before_bytes = self._partial.size_bytes
+                try:
+                    total = self._receive(url)
+                    return self._verified(total)
+                except _LineBroke:
+                    breaks += 1
+                    gained_bytes = self._partial.size_bytes - before_bytes
+                    if self._etag is None or not resumes_at_once(breaks, gained_bytes):
+                        raise
+        finally:
+            if self._hashing is not None:
+                self._hashing.close()
+
+    @property
+    def _etag(self) -> str | None:
+        """Of the bytes so far."""
+        return _strong(self._partial.note.get("etag"))
+
+    def _receive(self, url: str) -> int | None:
+        """Append what one request brings; the length of the whole file, None where nobody tells."""
+        etag = self._etag
         with self._answer(url, etag) as answer:
             total = self._total(answer, etag)
-            return self._receive(answer, total)
+            hashing = self._begin_hashing(answer)
+            if total is not None:
+                self._partial.check_room(total - self._partial.size_bytes)
+            most = total if total is not None else self._most()
+            for chunk in self._chunks(answer):
+                if self._partial.size_bytes + len(chunk) > most:
+                    raise CorruptDownload(f"more than {most} bytes come")
+                hashing.update(chunk)
+                self._partial.append(chunk)
+                self._progress.gained(len(chunk), self._partial.size_bytes)
+        if total is not None and self._partial.size_bytes < total:
+            raise _LineBroke(f"the line broke at {self._partial.size_bytes} of {total} bytes")
+        return total
 
     @contextmanager
     def _answer(self, url: str, etag: str | None) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -165,6 +228,7 @@ class Transfer:
             raise CorruptDownload(f"the address has {total} bytes, and JARAI announced no such size")
         if answer.status == 200:
             self._judge_unannounced(answer, total)
+            self._judge_known(answer, total)
             # Also without an ETag: the bytes to come must not be continued under that of the earlier ones.
             self._partial.write_note({"etag": _strong(answer.headers.get("ETag")), "total": total})
         return total
@@ -189,34 +253,34 @@ class Transfer:
         if total is None and "Transfer-Encoding" not in answer.headers:
             raise TransferFailed("neither JARAI nor the address says how long the file is")
 
+    def _judge_known(self, answer: urllib3.BaseHTTPResponse, total: int | None) -> None:
+        """Raises SameFile where the head proves it; where it leaves a doubt, the bytes will show."""
+        known = self._known
+        if known is None or total != known.bytes:
+            return
+        etag, md5 = _strong(answer.headers.get("ETag")), _told_md5(answer)
+        if (etag is not None and etag == known.etag) or (md5 is not None and md5 == known.md5()):
+            raise SameFile("the address leads to what is stored already")
+
     def _most(self) -> int:
         announced = self._deliverable.bytes
         return _LARGEST_UNANNOUNCED_BYTES if announced is None else announced
 
-    def _receive(self, answer: urllib3.BaseHTTPResponse, total: int | None) -> str:
-        if total is not None:
-            self._partial.check_room(total - self._partial.size_bytes)
-        expected_md5 = self._md5(answer)
-        sha256 = hashlib.sha256()
-        md5 = hashlib.md5(usedforsecurity=False) if expected_md5 else None
-        digests = (sha256,) if md5 is None else (sha256, md5)
+    def _begin_hashing(self, answer: urllib3.BaseHTTPResponse) -> _Hashing:
+        """Anew where the bytes begin anew; else what is here already is read once, not at each break."""
+        if self._hashing is not None and answer.status != 200:
+            return self._hashing
+        if self._hashing is not None:
+            self._hashing.close()
+        self._expected_md5 = self._md5(answer)
+        self._hashing = _Hashing(with_md5=self._expected_md5 is not None, look=look_at(self._deliverable.file))
         if self._partial.size_bytes:
-            self._partial.hash_into(*digests, tick=self._progress.tick)
-        most = total if total is not None else self._most()
-        for chunk in self._chunks(answer):
-            if self._partial.size_bytes + len(chunk) > most:
-                raise CorruptDownload(f"more than {most} bytes come")
-            for digest in digests:
-                digest.update(chunk)
-            self._partial.append(chunk)
-            self._progress.gained(len(chunk), self._partial.size_bytes)
-        self._verify(total, sha256.hexdigest(), md5.hexdigest() if md5 else None, expected_md5)
-        self._partial.sync()
-        return sha256.hexdigest()
+            self._partial.hash_into(self._hashing, tick=self._progress.tick)
+        return self._hashing
 
     def _chunks(self, answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         while True:
-            with _plain_errors(self._patience.read_seconds):
+            with _plain_errors(self._patience.read_seconds, _LineBroke):
                 chunk = answer.read1(_CHUNK_BYTES)  # read() would throw away what came before a break
             if not chunk:
                 if shutdown.requested():
@@ -226,21 +290,86 @@ class Transfer:
 
     def _md5(self, answer: urllib3.BaseHTTPResponse) -> str | None:
         """The MD5 of the whole file in hex, where JARAI or Azure Blob tells it."""
-        header = answer.headers.get("x-ms-blob-content-md5")
-        if header is None and answer.status == 200:
-            header = answer.headers.get("Content-MD5")
-        return self._deliverable.md5 or (decode_digest(header, 16) if header else None)
+        return self._deliverable.md5 or _told_md5(answer)
 
-    def _verify(self, total: int | None, sha256: str, md5: str | None, expected_md5: str | None) -> None:
+    def _verified(self, total: int | None) -> Fetched:
+        assert self._hashing is not None
+        sha256, md5, problem = self._hashing.finish()
         size, announced = self._partial.size_bytes, self._deliverable.bytes
-        if total is not None and size < total:
-            raise TransferFailed(f"the line broke at {size} of {total} bytes")
         if announced is not None and size != announced:
             raise CorruptDownload(f"JARAI announced {announced} bytes, {size} came")
-        if expected_md5 is not None and md5 != expected_md5:
+        if self._expected_md5 is not None and md5 != self._expected_md5:
             raise CorruptDownload("the bytes do not match the MD5 that was announced")
         if self._deliverable.sha256 is not None and sha256 != self._deliverable.sha256:
             raise CorruptDownload("the bytes do not match the SHA-256 that was announced")
+        if problem is not None:
+            raise UnsoundContent(f"the file {problem}")
+        self._partial.sync()
+        return Fetched(sha256, md5, self._etag)
+
+
+class _Hashing:
+    """What is found out about the bytes as they pass: their digests, and whether they are such a file.
+
+    Once a file turns out to be large, each digest has a thread: hashing takes about as long as receiving.
+    """
+
+    def __init__(self, with_md5: bool, look: Look) -> None:
+        self._sha256 = _Lane(hashlib.sha256())
+        self._md5 = _Lane(hashlib.md5(usedforsecurity=False)) if with_md5 else None
+        self._look = look
+
+    def update(self, chunk: bytes, /) -> None:
+        self._sha256.update(chunk)
+        if self._md5 is not None:
+            self._md5.update(chunk)
+        self._look.update(chunk)
+
+    def finish(self) -> tuple[str, str | None, str | None]:
+        """SHA-256 and MD5 in hex, and what is wrong with the content."""
+        return self._sha256.finish(), self._md5.finish() if self._md5 else None, self._look.problem()
+
+    def close(self) -> None:
+        self._sha256.close()
+        if self._md5 is not None:
+            self._md5.close()
+
+
+class _Lane:
+    """A digest, and the thread that feeds it."""
+
+    def __init__(self, digest: hashlib._Hash) -> None:
+        self._digest = digest
+        self._seen_bytes = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._waiting: deque[Future[None]] = deque()
+
+    def update(self, chunk: bytes) -> None:
+        self._seen_bytes += len(chunk)
+        if self._seen_bytes <= _SMALL_BYTES:
+            self._digest.update(chunk)
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "hash")
+        self._waiting.append(self._thread.submit(self._digest.update, chunk))
+        if len(self._waiting) > _MOST_WAITING_CHUNKS:
+            self._waiting.popleft().result()
+
+    def finish(self) -> str:
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+
+def _told_md5(answer: urllib3.BaseHTTPResponse) -> str | None:
+    header = answer.headers.get("x-ms-blob-content-md5")
+    if header is None and answer.status == 200:
+        header = answer.headers.get("Content-MD5")
+    return decode_digest(header, 16) if header else None
 
 
 def _strong(etag: object) -> str | None:
@@ -263,7 +392,7 @@ def _next_address(url: str, location: str) -> str:
 
 
 @contextmanager
-def _plain_errors(seconds: float) -> Iterator[None]:
+def _plain_errors(seconds: float, broken: type[TransferFailed] = TransferFailed) -> Iterator[None]:
     """urllib3's errors, which hold the address, as ours, which do not; also when it takes longer than that."""
     try:
         with outgoing.within(seconds):
@@ -271,4 +400,4 @@ def _plain_errors(seconds: float) -> Iterator[None]:
     except urllib3.exceptions.HTTPError as error:
         if shutdown.requested():
             raise TransferStopped("this worker ends") from None
-        raise TransferFailed(f"the line broke: {type(error).__name__}") from None
+        raise broken(f"the line broke: {type(error).__name__}") from None

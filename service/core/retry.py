@@ -19,6 +19,8 @@ _MOST_ATTEMPTS: dict[Failure, int] = {
     "died": 1,
 }
 _STORAGE_PAUSE = timedelta(seconds=30)
+_MOST_BREAKS = 20
+_LEAST_GAIN_BYTES = 1024 * 1024
 MOST_ADVANCE_ATTEMPTS = 6
 MOST_CLAIMS = 6  # of a file or a question, each ended by the death of its process
 MOST_LIST_ATTEMPTS = 6
@@ -47,6 +49,14 @@ def after_download_failure(failure: Failure, attempts: int, alike: int, salt: st
     if alike >= _MOST_ATTEMPTS[failure]:
         return None
     return backoff(attempts, first_seconds=1, longest_seconds=600, salt=salt)
+
+
+def resumes_at_once(breaks: int, gained_bytes: int) -> bool:
+    """Whether a file whose line broke for the `breaks`-th time is gone on with in the same attempt, without a pause.
+
+    Only a line that brings something each time: what does not is left to the pauses between attempts.
+    """
+    return breaks <= _MOST_BREAKS and gained_bytes >= _LEAST_GAIN_BYTES
 
 
 def after_failed_ask(failures: int, salt: str) -> timedelta:

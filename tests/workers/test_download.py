@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import urllib3
@@ -61,7 +62,7 @@ def test_a_cut_line_goes_on_from_where_it_broke(bench: Bench) -> None:
 @pytest.mark.parametrize("size", [1, 2 * MEBI])
 def test_a_partial_file_that_is_complete_is_not_fetched_again(bench: Bench, size: int) -> None:
     """A worker was killed behind the last byte and before the rename."""
-    identity = bench.published({"type": "Video", "bytes": size, "checksum": "md5"})
+    identity = bench.published({"type": "Transcript", "bytes": size, "checksum": "md5"})
     take_in(bench.redis)
     name = f"{identity}.{bench.only(identity).key}"
     url = bench.redis.get(f"{PREFIX}link:{identity}:{bench.only(identity).key}")
@@ -86,9 +87,50 @@ def test_a_line_that_breaks_again_and_again_brings_the_file_at_last(bench: Bench
     assert bench.blob_requests()[1]["range"] == "bytes=450000-"
 
 
+def test_a_line_that_breaks_is_taken_up_again_in_the_same_attempt_as_long_as_it_brings_something(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 16 * MEBI, "checksum": "sha256"})
+    bench.simulator.set_faults(blob_cut={"next": 10, "value": 1_500_000})
+    bench.hurry("download")
+    assert Downloader(bench.redis, bench.settings).drain() == 1
+    take_in(bench.redis)
+    assert bench.only(identity).state == "stored"
+    asked = bench.blob_requests()
+    assert len(asked) == 11
+    assert sum(one["bytes"] for one in asked) == 16 * MEBI, "no byte was sent twice"
+    assert not bench.known(identity).list_wanted
+
+
+def test_a_file_that_changes_at_a_break_is_begun_anew_and_never_stitched(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 6 * MEBI})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": 3 * MEBI}, blob_slow={"next": 1, "value": 3 * MEBI})
+    bench.hurry("download")
+    working = threading.Thread(target=Downloader(bench.redis, bench.settings).drain)
+    working.start()
+    eventually(lambda: bench.blob_requests(), what="the first request")
+    bench.simulator.relist(identity)
+    working.join()
+    take_in(bench.redis)
+    truth = bench.truth(identity)["deliverables"][0]
+    assert bench.only(identity).sha256 == truth["sha256"]
+    assert [one["status"] for one in bench.blob_requests()] == [200, 200]
+
+
+def test_bytes_that_are_no_such_file_are_set_aside_and_a_dead_letter_says_what_is_wrong(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 50, "checksum": "md5"})
+    bench.until_quiet()
+    assert bench.only(identity).state == "failed"
+    [letter] = deadletters.newest(bench.redis, 9)
+    assert "Video: the file ends" in letter.reason
+    kept = Path(letter.details["kept"])
+    assert kept.stat().st_size == 50
+    assert not kept.is_relative_to(bench.settings.storage_dir)
+    assert list(bench.settings.storage_dir.rglob("*.mp4")) == []
+    assert list((bench.settings.state_dir / "partial").iterdir()) == []
+
+
 def test_a_file_that_changed_meanwhile_is_begun_anew(bench: Bench) -> None:
     identity = bench.published({"type": "Video", "bytes": 2 * MEBI})
-    bench.simulator.set_faults(blob_cut={"next": 1, "value": MEBI})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": 900_000})
     bench.fetch()
     bench.simulator.relist(identity)
     take_in(bench.redis, event(identity, 1001, "deliverable.ready", truncated=True))
@@ -100,7 +142,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(bench: Bench) -> None:
 
 def test_a_file_that_is_listed_anew_with_another_size_before_it_is_here_is_stored(bench: Bench) -> None:
     identity = bench.published({"type": "Video", "bytes": 2 * MEBI, "checksum": "sha256"})
-    bench.simulator.set_faults(blob_cut={"next": 1, "value": MEBI})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": 900_000})
     bench.fetch()
     bench.simulator.relist(identity, {"bytes": MEBI + 5})
     take_in(bench.redis, event(identity, 1001, "deliverable.ready", truncated=True))
@@ -111,7 +153,7 @@ def test_a_file_that_is_listed_anew_with_another_size_before_it_is_here_is_store
 
 def test_a_server_that_ignores_ranges_brings_the_whole_file_again(bench: Bench) -> None:
     identity = bench.published({"type": "Video", "bytes": 2 * MEBI, "checksum": "sha256"})
-    bench.simulator.set_faults(blob_cut={"next": 1, "value": MEBI}, blob_ignore_range={"rate": 1})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": 900_000}, blob_ignore_range={"rate": 1})
     bench.until_quiet()
     bench.is_stored(identity)
     assert [request["status"] for request in bench.blob_requests()] == [200, 200]
@@ -190,7 +232,7 @@ def test_the_md5_of_the_store_is_checked_where_jarai_announces_nothing(bare_benc
 
 def test_an_expired_address_makes_it_ask_for_a_new_list_and_the_bytes_so_far_are_kept(bench: Bench) -> None:
     identity = bench.published({"type": "Video", "bytes": 2 * MEBI})
-    bench.simulator.set_faults(blob_cut={"next": 1, "value": MEBI})
+    bench.simulator.set_faults(blob_cut={"next": 1, "value": 900_000})
     bench.fetch()
     bench.simulator.set_faults(blob_expired={"next": 1})
     bench.fetch()

@@ -50,7 +50,7 @@ def hurry(redis: Redis) -> None:
 
 
 def list_it(redis: Redis, identity: str, number: int, url: str, announced: dict[str, Any]) -> None:
-    listed = {"deliverableId": "d", "type": "Video", "fileName": "film.mp4", "sasUrl": url, **announced}
+    listed = {"deliverableId": "d", "type": "Video", "fileName": "film.bin", "sasUrl": url, **announced}
     take_in(redis, event(identity, number, "deliverable.ready", data={"deliverables": [listed]}))
 
 
@@ -86,7 +86,7 @@ def test_after_any_lies_a_store_that_tells_the_truth_brings_the_file(
     with tempfile.TemporaryDirectory() as folder, hostile(script) as server, logged() as lines:
         environment = {"DOWNLOAD_HOSTS": "127.0.0.1", "STORAGE_URL": f"{folder}/final", "STATE_DIR": f"{folder}/state"}
         settings = load(environment, dotenv=None)
-        url = f"{server.url}/out/film.mp4?sig=s3cr3t"
+        url = f"{server.url}/out/film.bin?sig=s3cr3t"
         list_it(redis, identity, 1, url, announced)
         for number in range(2, 16):
             hurry(redis)
@@ -104,7 +104,7 @@ def test_after_any_lies_a_store_that_tells_the_truth_brings_the_file(
                 list_it(redis, identity, number, url, announced)
         [one] = known(redis, identity).deliverables
         assert one.state == "stored", one
-        [film] = (path for path in Path(folder, "final").rglob("*.mp4"))
+        [film] = (path for path in Path(folder, "final").rglob("*.bin"))
         assert film.read_bytes() == TRUTH
         assert list(Path(folder, "state", "partial").iterdir()) == []
     assert "s3cr3t" not in lines.getvalue()
@@ -119,7 +119,7 @@ def test_a_store_that_never_tells_the_truth_ends_in_a_dead_letter_with_a_plain_s
     environment = {"DOWNLOAD_HOSTS": "127.0.0.1", "STORAGE_URL": f"{tmp_path}/final", "STATE_DIR": f"{tmp_path}/state"}
     settings, identity = load(environment, dotenv=None), new_id()
     with hostile(LIES[lie]) as server:
-        list_it(redis, identity, 1, f"{server.url}/out/film.mp4?sig=s3cr3t", ANNOUNCED[0])
+        list_it(redis, identity, 1, f"{server.url}/out/film.bin?sig=s3cr3t", ANNOUNCED[0])
         for _ in range(20):
             hurry(redis)
             Downloader(redis, settings).drain()
@@ -129,4 +129,4 @@ def test_a_store_that_never_tells_the_truth_ends_in_a_dead_letter_with_a_plain_s
     assert "s3cr3t" not in letter.reason
     assert len(letter.reason.split()) >= 4
     assert len(server.asked) <= 4 * 12
-    assert list(tmp_path.rglob("*.mp4")) == []
+    assert list(tmp_path.rglob("*.bin")) == []

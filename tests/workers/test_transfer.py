@@ -25,7 +25,7 @@ TRUTH = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(TRUTH).hexdigest()
 MD5 = b64encode(hashlib.md5(TRUTH).digest()).decode()
 SHORT = Patience(head_seconds=0.6, read_seconds=0.6)
-BARE = Deliverable("0" * 16, "d", "Video", "Video_film_0.mp4")
+BARE = Deliverable("0" * 16, "d", "Video", "Video_film_0.bin")
 SIZED = replace(BARE, bytes=len(TRUTH))
 HASHED = replace(BARE, sha256=SHA256)
 LOCAL = ("127.0.0.1",)

@@ -14,6 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from typing import Any
 from service.core.errors import StorageUnavailable
 from workers.storage.kinds import Digest, Stored
 
-_READ_BYTES = 1024 * 1024
+_READ_BYTES = 256 * 1024
+_FLUSH_BYTES = 32 * 1024 * 1024
 
 
 @contextlib.contextmanager
@@ -60,10 +62,11 @@ class LocalStorage:
         with _disk():
             self.partial.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        partial = PartialFile(self, name, descriptor)
         try:
-            yield PartialFile(self, name, descriptor) if _alone_with(descriptor, path) else None
+            yield partial if _alone_with(descriptor, path) else None
         finally:
-            os.close(descriptor)
+            partial.close()
 
     def write(
         self, name: str, folder: str, file: str, content: bytes, last_look: Callable[[], None] = lambda: None
@@ -177,6 +180,9 @@ class PartialFile:
         self._storage, self._descriptor = storage, descriptor
         self._path = storage.partial / f"{name}.part"
         self._note_path = storage.partial / f"{name}.json"
+        self._written_bytes = 0
+        self._flusher = ThreadPoolExecutor(1, "flush")
+        self._flush: Future[None] | None = None
         with _disk():
             self.size_bytes = os.fstat(descriptor).st_size
 
@@ -223,6 +229,23 @@ class PartialFile:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         self.size_bytes += len(chunk)
+        self._written_bytes += len(chunk)
+        if self._written_bytes >= _FLUSH_BYTES:
+            self._flush_behind()
+
+    def _flush_behind(self) -> None:
+        """Let the disk begin, so that little is left to wait for at the end. What it refuses is raised here, later."""
+        if self._flush is not None and not self._flush.done():
+            return
+        self._flushed()
+        self._flush = self._flusher.submit(os.fdatasync, self._descriptor)
+        self._written_bytes = 0
+
+    def _flushed(self) -> None:
+        flush, self._flush = self._flush, None
+        if flush is not None:
+            with _disk():
+                flush.result()
 
     def check_room(self, more_bytes: int) -> None:
         """Raises StorageUnavailable when so much can't fit: a disk is not filled for a file that will not be whole."""
@@ -232,8 +255,14 @@ class PartialFile:
             raise StorageUnavailable(f"No space left on device for the {more_bytes} bytes that are to come")
 
     def sync(self) -> None:
+        """What was appended survives a crash of the machine."""
+        self._flushed()
         with _disk():
             os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        self._flusher.shutdown()  # before its descriptor is another file's
+        os.close(self._descriptor)
 
     def put_in_place(self, folder: str, file: str) -> None:
         """Rename to the final name. Only for bytes that are complete, verified and synced. The note stays."""
