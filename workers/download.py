@@ -165,7 +165,7 @@ class Downloader:
                 raise
             progress.renew()
             partial.write_note({**partial.note, "stored": [partial.size_bytes, sha256]})
-            partial.put_in_place(folder, deliverable.file)
+            partial.put_in_place(folder, deliverable.file, progress.tick)
             return self._stored(claim, partial.size_bytes, sha256, progress)
 
     def _stored(self, claim: DownloadClaim, size: int, sha256: str, progress: _Progress) -> DownloadStored:
