@@ -58,6 +58,7 @@ def test_what_was_appended_lies_under_its_final_name_when_it_is_whole_and_not_be
         partial.sync()
         assert (partial.size_bytes, dict(place.seen())) == (len(content), {})
         partial.put_in_place(FOLDER, "film.mp4")
+        assert partial.size_bytes == len(content), "it can still be told how large it is"
     assert place.content(f"{FOLDER}/film.mp4") == content
     assert len(place.left_over()) == 1, "the note stays until the file has been told of"
     storage.forget("one")

@@ -335,8 +335,9 @@ class PartialObject:
             self._put_together(path, tick, self._checked)
         else:
             self._storage.put(path, bytes(self._tail))
-        used = [one.path for one in self._pieces]
+        used, size_bytes = [one.path for one in self._pieces], self.size_bytes
         self._empty()
+        self.size_bytes = size_bytes  # of the file that is in its place; asked for by whoever tells of it
         with contextlib.suppress(StorageUnavailable):  # it is in its place; `forget` clears up what stays
             self._storage.delete(used)
 
