@@ -111,7 +111,9 @@ def _running(command: list[str], address: str, more: Mapping[str, str]) -> Itera
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace", preexec_fn=end_with_parent,
     ) as process:  # fmt: skip
-        said = _listened(process)
+        said: list[str] = []
+        listener = threading.Thread(target=_listen, args=(process, said), daemon=True)
+        listener.start()
         try:
             eventually(lambda: said or process.poll() is not None, _START_SECONDS, command[1])
 
@@ -127,17 +129,12 @@ def _running(command: list[str], address: str, more: Mapping[str, str]) -> Itera
                 process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
+            listener.join()
 
 
-def _listened(process: subprocess.Popen[str]) -> list[str]:
+def _listen(process: subprocess.Popen[str], said: list[str]) -> None:
     """What it says, read on so that it never waits for a reader; the beginning is kept."""
-    said: list[str] = []
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if len(said) < 100:
-                said.append(line)
-
-    threading.Thread(target=read, daemon=True).start()
-    return said
+    assert process.stdout is not None
+    for line in process.stdout:
+        if len(said) < 100:
+            said.append(line)

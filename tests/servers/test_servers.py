@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import urllib3
 
+from tests.servers import install
 from tests.servers.fixtures import Nginx
 from tests.servers.stores import Azurite, S3Server
 
@@ -29,3 +35,16 @@ def test_nginx_serves_a_folder(nginx: Nginx) -> None:
     with nginx.running(f"server {{ listen 127.0.0.1:{nginx.port}; root .; }}"):
         answer = urllib3.request("GET", f"{nginx.url}/film.mp4", headers={"Range": "bytes=4-"})
         assert (answer.status, answer.data) == (206, b"film")
+
+
+def test_where_nothing_can_be_fetched_that_is_said_and_nothing_fails(tmp_path: Path) -> None:
+    place = tmp_path / "tests/servers"
+    place.mkdir(parents=True)
+    program = shutil.copy(install.__file__, place)
+    done = subprocess.run(
+        [sys.executable, program], env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("Azurite is absent, tests that need it are skipped: ")
+    assert len(done.stderr.splitlines()) <= 2
+    assert list((tmp_path / ".servers").iterdir()) == []

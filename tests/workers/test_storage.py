@@ -214,6 +214,20 @@ def test_discarding_leaves_nothing(place: Place) -> None:
     assert place.left_over() == []
 
 
+def test_what_is_forgotten_of_one_file_is_kept_of_another_with_a_longer_name(place: Place) -> None:
+    storage = place.open()
+    for name in ("one", "one.more", "onerous"):
+        with storage.begin(name) as partial:
+            assert partial is not None
+            partial.write_note({})
+            append(partial, FILM)
+    storage.forget("one")
+    for name in ("one.more", "onerous"):
+        with storage.begin(name) as partial:
+            assert partial is not None
+            assert partial.size_bytes == len(FILM)
+
+
 def test_a_probe_leaves_nothing_behind(place: Place) -> None:
     storage = place.open()
     storage.probe()

@@ -205,10 +205,10 @@ class ObjectStorage:
                     yield one["path"], one["size"]
 
     def delete(self, paths: Sequence[str]) -> None:
-        """One that is gone already is no error. One by one where the store can't do many at once, or misses one."""
+        """One that is gone already is no error; where the store names it as one, the others go one by one."""
         if not paths:
             return
-        with contextlib.suppress(FileNotFoundError, StorageUnavailable), refusals(self._where):
+        with contextlib.suppress(FileNotFoundError), refusals(self._where):
             obstore.delete(self._store, paths)
             return
         for path in paths:
