@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -173,6 +175,30 @@ def test_a_file_type_is_told_so_that_a_browser_shows_it(place: Objects) -> None:
     storage = place.open()
     storage.write("t", FOLDER, "manifest.json", b"{}")
     assert obstore.get(storage._store, f"{FOLDER}/manifest.json").attributes["Content-Type"] == "application/json"
+
+
+_UPLOAD = """
+import resource, sys
+from service.settings import load
+from workers.storage import open_storage
+with open_storage(load(dotenv=None)).begin(sys.argv[1]) as partial:
+    for _ in range(int(sys.argv[1])):
+        partial.append(bytes(1024 * 1024))
+    partial.put_in_place("account/production", sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_stays_flat_however_large_the_file_is(azurite: Azurite) -> None:
+    container = azurite.container()
+
+    def peak_kib(mebibytes: int) -> int:
+        command, environment = [sys.executable, "-c", _UPLOAD, str(mebibytes)], {**os.environ, **container.environment}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        assert container.sizes()[f"some/where/{FOLDER}/{mebibytes}"] == mebibytes * MEBI
+        return int(done.stdout)
+
+    assert peak_kib(120) - peak_kib(40) <= 40 * 1024, "of 80 MiB more; the parts on their way are not always as many"
 
 
 # --- refusals -------------------------------------------------------------------------------------------------
