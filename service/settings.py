@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,43 @@ from service.core.signature import decode_secret
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 _SLOWEST_LINE_BYTES = 64 * 1024  # a second; below it, a download that is held back looks like one that hangs
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_BUCKET = re.compile(r"(s3|az|gs)://[A-Za-z0-9][A-Za-z0-9._-]{1,221}(/[^/?#@\\\s]+)*/*")
+# What an object store in STORAGE_URL is reached by, under the names that its vendor's own tools know.
+_STORAGE_SECRETS = frozenset(
+    [
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_KEY",
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "AZURE_CLIENT_SECRET",
+    ]
+)
+STORAGE_NAMES = _STORAGE_SECRETS | frozenset(
+    [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+        "AWS_DISABLE_BULK_DELETE",
+        "AWS_ROLE_ARN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AZURE_STORAGE_ACCOUNT_NAME",
+        "AZURE_STORAGE_ACCOUNT",
+        "AZURE_STORAGE_ENDPOINT",
+        "AZURE_CLIENT_ID",
+        "AZURE_TENANT_ID",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ]
+)
+_IN_A_SECRET = re.compile(r"(?:AccountKey|SharedAccessSignature)=([^;]+)|sig=([^&;]+)")
 
 
 class Settings(BaseModel):
@@ -32,6 +70,7 @@ class Settings(BaseModel):
     webhook_secrets: tuple[str, ...] = Field((), alias="JARAI_WEBHOOK_SECRETS", repr=False)
     redis_url: str = Field("", alias="REDIS_URL", repr=False)
     storage_url: str = Field("./var/deliverables", alias="STORAGE_URL")
+    storage_environment: tuple[tuple[str, str], ...] = Field((), repr=False)
     state_dir: Path = Field(Path("./var"), alias="STATE_DIR")
     host: str = Field("127.0.0.1", alias="HOST")
     port: int = Field(8000, alias="PORT", ge=0, le=65535)
@@ -109,10 +148,16 @@ class Settings(BaseModel):
 
     @field_validator("storage_url")
     @classmethod
-    def _storage_is_a_folder(cls, value: str) -> str:
-        if "://" in value and not value.startswith("file://"):
-            raise ValueError("must be a folder")
-        return value.removeprefix("file://")
+    def _storage_is_a_place(cls, value: str) -> str:
+        value = value.removeprefix("file://")
+        if "://" not in value:
+            return value
+        if not _BUCKET.fullmatch(value) or {".", ".."} & set(value.split("/")):
+            raise ValueError(
+                "must be a folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; "
+                "credentials have variables of their own"
+            )
+        return value.rstrip("/")
 
     @property
     def webhook_keys(self) -> tuple[bytes, ...]:
@@ -139,7 +184,10 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """Every value that no log line may hold."""
         password = urlsplit(self.redis_url).password or ""
-        values = (self.jarai_api_key, self.admin_token, password, unquote(password), *self.webhook_secrets)
+        values = [self.jarai_api_key, self.admin_token, password, unquote(password), *self.webhook_secrets]
+        for secret in (value for name, value in self.storage_environment if name in _STORAGE_SECRETS):
+            parts = [part for pair in _IN_A_SECRET.findall(secret) for part in pair]
+            values += [secret, *parts, *map(unquote, parts)]
         return tuple(value for value in values if len(value) >= 4)
 
 
@@ -154,8 +202,10 @@ def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Pat
         raise SettingsError(f"{dotenv} can't be read: {type(error).__name__}.") from None
     given = os.environ if environment is None else environment
     found |= {name: value for name, value in given.items() if value}
+    known = {name: value for name, value in found.items() if value}
+    known["storage_environment"] = tuple(sorted((name, known[name]) for name in STORAGE_NAMES & known.keys()))
     try:
-        return Settings.model_validate({name: value for name, value in found.items() if value})
+        return Settings.model_validate(known)
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
 
