@@ -93,9 +93,9 @@ CATALOGUE: Mapping[str, Entry] = {
     ),
     "manifest.failed": Entry("error", "failure, error", "manifest.json could not be written; it is tried again.", True),
     "storage.unavailable": Entry(
-        "error", "error", "The storage folder is full, gone or read-only; downloads wait.", True
+        "error", "error", "The storage is full, gone, read-only or does not answer; downloads wait.", True
     ),
-    "storage.available": Entry("info", "", "The storage folder takes files again."),
+    "storage.available": Entry("info", "", "The storage takes files again."),
     "deadletter.added": Entry("error", "deadletter_id, reason", "Work was given up until somebody looks.", True),
     "deadletter.retried": Entry("info", "deadletter_id", "Somebody had a dead letter tried again."),
     "deadletter.discarded": Entry("info", "deadletter_id", "Somebody threw a dead letter away."),

@@ -246,6 +246,7 @@ def _summary(scene: _Scene, console: Console, took_seconds: float, differences: 
     truth = scene.simulator.truth()
     counters = truth["counters"]
     facts: Any = scene.redis.hgetall("jarai:counts")
+    facts_told: Any = scene.redis.xlen("jarai:facts")
     deliveries = counters["deliveries"]
     files = sum(len(_files_of(each)) for each in truth["productions"])
     console.print(_table(scene))
@@ -263,6 +264,7 @@ def _summary(scene: _Scene, console: Console, took_seconds: float, differences: 
             f"{int(facts.get(b'poll.recovered', 0))} status changes that no webhook had told",
         ),
         ("files", f"{files} of JARAI's, compared with the truth: {'all equal' if not differences else 'see below'}"),
+        ("hand-over", f"{facts_told} facts in the stream jarai:facts: what settled, what failed"),
         ("time", f"{took_seconds:.1f} s"),
     ):
         console.print(f"{label:<12}{text}", highlight=False)

@@ -38,4 +38,4 @@ def differences(stored: Production, replayed: Production) -> tuple[Difference, .
 
 def _compared(production: Production) -> dict[str, Any]:
     shown = describe(production)
-    return shown | {"deliverables": sorted(f"{one['type']} {one['id']}" for one in shown["deliverables"])}
+    return shown | {"deliverables": sorted({f"{one['type']} {one['id']}" for one in shown["deliverables"]})}

@@ -22,22 +22,16 @@ import urllib3
 from redis import Redis
 
 from service import log
-from service.core.observations import DeliverablesAnswered
-from service.core.partner_api import Response, read_deliverables
 from service.core.schedule import Intervals
-from service.settings import load
-from service.store import inbox, productions
+from service.store import inbox
+from tests.bench.downloads import downloads
 from tests.bench.load import EVENTS_PER_PRODUCTION, KEY
 from tests.deployment import eventually, free_port
 from workers import advance, redis_server
-from workers.download import Downloader
-from workers.simulator.plans import DeliverablePlan
-from workers.simulator.running import run_in_thread
-from workers.simulator.settings import Settings as SimulatorSettings
 
 ROUNDS = 3
 EVENTS = 20_000
-FILE_BYTES = 1024 * 1024 * 1024
+FILE_BYTES = 2 * 1024 * 1024 * 1024
 DAY = timedelta(days=1)
 
 
@@ -104,41 +98,6 @@ def backlog(redis: Redis) -> Iterator[tuple[str, float, float]]:
         yield "backlog, events/s", mine, reference
 
 
-def download(redis: Redis, folder: Path) -> Iterator[tuple[str, float, float]]:
-    """MiB a second with SHA-256, MD5, fsync and rename, against reading the same file and writing it, no more."""
-    plan = DeliverablePlan(type="Video", bytes=FILE_BYTES)  # type: ignore[call-arg]
-    settings = SimulatorSettings(seed=1, steps=0, phase_seconds=0, deliverables=(plan,))
-    here = load(
-        {"DOWNLOAD_HOSTS": "127.0.0.1", "STATE_DIR": str(folder / "state"), "STORAGE_URL": str(folder / "out")}, None
-    )
-    with run_in_thread(settings) as simulator:
-        identity = simulator.produce()
-        pool = urllib3.PoolManager(retries=False)
-        answer = eventually(lambda: _listed(pool, simulator.api_url, identity, settings.api_key), 60, "the list")
-        listed = read_deliverables(answer, productions.now(redis))
-        for round_number in range(ROUNDS):
-            redis.flushall()
-            target = str(uuid4())
-            inbox.observe(redis, target, DeliverablesAnswered(productions.now(redis), round_number, listed))
-            advance.drain(redis, Intervals(), DAY)
-            mine = _per_second(lambda: Downloader(redis, here).drain(), FILE_BYTES >> 20)
-            reference = _per_second(lambda: _read(pool, listed[0].url, folder / "reference"), FILE_BYTES >> 20)
-            yield "download, MiB/s", mine, reference
-
-
-def _listed(pool: urllib3.PoolManager, api_url: str, identity: str, key: str) -> Response | None:
-    answer = pool.request("GET", f"{api_url}/productions/{identity}/deliverables", headers={"X-API-Key": key})
-    return Response(200, {}, answer.data) if answer.status == 200 else None
-
-
-def _read(pool: urllib3.PoolManager, url: str, target: Path) -> None:
-    answer = pool.request("GET", url, preload_content=False)
-    with open(target, "wb", buffering=0) as handle:
-        while chunk := answer.read(1024 * 1024):
-            handle.write(chunk)
-    answer.release_conn()
-
-
 def _bodies(count: int) -> Iterator[bytes]:
     production = account = ""
     for number in range(count):
@@ -170,7 +129,7 @@ def main() -> None:
         redis_server.running(Path(name)) as url,
         Redis.from_url(url) as redis,
     ):
-        for measured in (intake(url), backlog(redis), download(redis, Path(name))):
+        for measured in (intake(url), backlog(redis), downloads(Path(name), FILE_BYTES, ROUNDS)):
             for what, mine, reference in measured:
                 figures.setdefault(what, []).append((mine, reference))
     print(f"{'':<34}{'ours':>10}{'reference':>12}{'ratio':>8}{'min':>7}{'max':>7}")
