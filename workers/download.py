@@ -8,12 +8,13 @@ import threading
 import uuid
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic, sleep
 
 from redis import Redis
 from redis.exceptions import RedisError
+from urllib3 import PoolManager
 
 from service import jobs, log, runtime
 from service.core import manifest, retry
@@ -184,101 +185,117 @@ class Downloader:
                 storage.forget(f"{claim.production_id}.{one.key}")
         return ManifestWritten(productions.now(self._redis), production.manifest_revision)
 
-    def _fetch(
-        self, claim: DownloadClaim, storage: Storage, progress: _Progress
-    ) -> DownloadStored | DownloadSame | None:
+    def _fetch(self, claim: DownloadClaim, storage: Storage, progress: _Progress) -> _Brought | None:
         deliverable = claim.deliverable
         if deliverable is None or deliverable.state != "wanted":
             due.drop_download(self._redis, claim)
             return None
-        folder = claim.production.folder or ""
         with storage.begin(_name(claim)) as partial:
             if partial is None:
                 raise TransferFailed("another process still holds the partial file")
             progress.start_bytes = partial.size_bytes
-            here = _already_here(storage, folder, deliverable, partial, progress)
-            if here is not None:
-                return self._stored(claim, here.bytes, Fetched(here.sha256, here.md5, None), progress)
-            if not claim.url:
-                raise LinkExpired("there is no valid address")
-            before = claim.production.predecessor(deliverable)
-            try:
-                fetched = self._transfer(claim.url, deliverable, before, storage, folder, partial, progress)
-            except SameFile:
-                partial.discard()
-                return self._same(claim, None)
-            except UnsoundContent:
-                progress.kept_at = partial.set_aside(f"{claim.production_id}.{deliverable.file}", progress.tick)
-                raise
-            except CorruptDownload:
-                partial.discard()
-                raise
-            progress.renew()
-            if before is not None and fetched.sha256 == before.sha256:
-                return self._compared(claim, before, fetched, storage, partial, progress)
-            partial.write_note({**partial.note, "stored": [partial.size_bytes, fetched.sha256]})
-            partial.put_in_place(folder, deliverable.file, progress.tick)
-            return self._stored(claim, partial.size_bytes, fetched, progress)
+            fetch = _Fetch(self._pool, self._settings.download_hosts, claim, deliverable, storage, partial, progress)
+            found = fetch.run()
+        at = productions.now(self._redis)
+        if isinstance(found, _Same):
+            return DownloadSame(at, claim.key, found.repaired, found.etag)
+        return DownloadStored(at, claim.key, found.bytes, found.sha256, progress.seconds, found.md5, found.etag)
 
-    def _transfer(
-        self,
-        url: str,
-        deliverable: Deliverable,
-        before: Deliverable | None,
-        storage: Storage,
-        folder: str,
-        partial: Partial,
-        progress: _Progress,
-    ) -> Fetched:
-        """Raises SameFile where its head proves that it is what lies there already."""
-        known = None
-        if (
-            before is not None
-            and deliverable.compare == "head"
-            and storage.sizes(folder).get(before.file) == before.bytes
-        ):
-            known = self._known(before, deliverable, storage, folder, progress)
-        transfer = Transfer(self._pool, self._settings.download_hosts, deliverable, partial, progress, known=known)
-        return transfer.run(url)
 
-    def _known(
-        self, before: Deliverable, deliverable: Deliverable, storage: Storage, folder: str, progress: _Progress
-    ) -> Known:
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A file lies verified in its place."""
+
+    bytes: int
+    sha256: str
+    md5: str | None
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """JARAI has what was stored already."""
+
+    etag: str | None = None
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """One attempt at one file, from its address to its place."""
+
+    pool: PoolManager
+    hosts: tuple[str, ...]
+    claim: DownloadClaim
+    deliverable: Deliverable
+    storage: Storage
+    partial: Partial
+    progress: _Progress
+
+    @property
+    def folder(self) -> str:
+        return self.claim.production.folder or ""
+
+    @property
+    def before(self) -> Deliverable | None:
+        """The version that is stored already, where this is another one."""
+        return self.claim.production.predecessor(self.deliverable)
+
+    def run(self) -> _New | _Same:
+        """Raises DownloadError or StorageUnavailable; what came so far stays, unless it is of no use."""
+        here = _already_here(self.storage, self.folder, self.deliverable, self.partial, self.progress)
+        if here is not None:
+            return _New(here.bytes, here.sha256, here.md5)
+        if not self.claim.url:
+            raise LinkExpired("there is no valid address")
+        transfer = Transfer(
+            self.pool, self.hosts, self.deliverable, self.partial, self.progress, known=self._known(self.before)
+        )
+        try:
+            fetched = transfer.run(self.claim.url)
+        except SameFile:
+            self.partial.discard()
+            return _Same()
+        except UnsoundContent:
+            aside = f"{self.claim.production_id}.{self.deliverable.file}"
+            self.progress.kept_at = self.partial.set_aside(aside, self.progress.tick)
+            raise
+        except CorruptDownload:
+            self.partial.discard()
+            raise
+        self.progress.renew()
+        if self.before is not None and fetched.sha256 == self.before.sha256:
+            return self._compared(self.before, fetched)
+        size = self.partial.size_bytes
+        self.partial.write_note({**self.partial.note, "stored": [size, fetched.sha256]})
+        self.partial.put_in_place(self.folder, self.deliverable.file, self.progress.tick)
+        return _New(size, fetched.sha256, fetched.md5, fetched.etag)
+
+    def _known(self, before: Deliverable | None) -> Known | None:
+        """What the head of the answer may be held against, where that is enough and the file lies there."""
+        if before is None or self.deliverable.compare != "head":
+            return None
+        if self.storage.sizes(self.folder).get(before.file) != before.bytes:
+            return None
+
         def md5() -> str | None:
-            if before.md5 is not None:
-                return before.md5
-            found = storage.stored(folder, before.file, progress.tick)
+            found = self.storage.stored(self.folder, before.file, self.progress.tick)
             return found.md5 if found is not None and found.sha256 == before.sha256 else None
 
         # Only from one address do two equal ETags stand for the same bytes.
-        return Known(before.bytes or 0, before.etag if before.place == deliverable.place else None, md5)
+        etag = before.etag if before.place == self.deliverable.place else None
+        return Known(before.bytes or 0, etag, (lambda: before.md5) if before.md5 else md5)
 
-    def _compared(
-        self,
-        claim: DownloadClaim,
-        before: Deliverable,
-        fetched: Fetched,
-        storage: Storage,
-        partial: Partial,
-        progress: _Progress,
-    ) -> DownloadSame:
+    def _compared(self, before: Deliverable, fetched: Fetched) -> _Same:
         """JARAI has what was stored; if that does not lie there whole any more, it does now."""
-        folder = claim.production.folder or ""
-        there = storage.stored(folder, before.file, progress.tick)
+        there = self.storage.stored(self.folder, before.file, self.progress.tick)
         whole = there is not None and there.sha256 == before.sha256
         if whole:
-            partial.discard()
+            self.partial.discard()
         else:
-            partial.put_in_place(folder, before.file, progress.tick)
-            storage.forget(_name(claim))
-        return self._same(claim, fetched.etag, repaired=not whole)
-
-    def _same(self, claim: DownloadClaim, etag: str | None, repaired: bool = False) -> DownloadSame:
-        return DownloadSame(productions.now(self._redis), claim.key, repaired, etag)
-
-    def _stored(self, claim: DownloadClaim, size: int, fetched: Fetched, progress: _Progress) -> DownloadStored:
-        at = productions.now(self._redis)
-        return DownloadStored(at, claim.key, size, fetched.sha256, progress.seconds, fetched.md5, fetched.etag)
+            self.partial.put_in_place(self.folder, before.file, self.progress.tick)
+            self.storage.forget(_name(self.claim))
+        return _Same(fetched.etag, repaired=not whole)
 
 
 def _name(claim: DownloadClaim) -> str:

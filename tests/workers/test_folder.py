@@ -191,14 +191,53 @@ def test_a_full_disk_is_storage_unavailable(storage: LocalStorage) -> None:
             partial.append(b"x")
 
 
-def test_a_folder_that_vanished_while_running_is_made_again(storage: LocalStorage) -> None:
+def test_partial_files_begin_anew_where_their_folder_vanished(storage: LocalStorage) -> None:
     storage.partial.rmdir()
-    storage.root.rmdir()
     with storage.begin("one") as partial:
         assert partial is not None
         partial.append(b"x")
         partial.put_in_place("a", "b")
     assert (storage.root / "a/b").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no folder", "an empty folder"])
+def test_a_disk_that_is_not_mounted_is_said_and_nothing_is_put_in_its_place(
+    storage: LocalStorage, tmp_path: Path, there: bool
+) -> None:
+    root, state = tmp_path / "deliverables", tmp_path / "state"
+    with storage.begin("one") as partial:
+        assert partial is not None
+        partial.append(b"x")
+        root.rename(tmp_path / "unmounted")
+        if there:
+            root.mkdir()
+        with pytest.raises(StorageUnavailable, match="not the folder"):
+            partial.put_in_place("a", "b")
+    with pytest.raises(StorageUnavailable, match="mount it again"):
+        LocalStorage.open(root, state)
+    assert root.is_dir() is there
+    assert not there or list(root.iterdir()) == []
+    if there:
+        root.rmdir()
+    (tmp_path / "unmounted").rename(root)
+    assert LocalStorage.open(root, state) == storage
+
+
+def test_a_folder_that_was_emptied_on_purpose_is_used_again_once_that_is_said(
+    storage: LocalStorage, tmp_path: Path
+) -> None:
+    root, state = tmp_path / "deliverables", tmp_path / "state"
+    (root / ".jarai-receiver").unlink()
+    with pytest.raises(StorageUnavailable, match=str(state / "storage")):
+        LocalStorage.open(root, state)
+    (state / "storage").unlink()
+    assert LocalStorage.open(root, state) == storage
+
+
+def test_deliverables_may_move_to_another_folder(storage: LocalStorage, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert LocalStorage.open(tmp_path / "elsewhere", state).root == tmp_path / "elsewhere"
+    assert LocalStorage.open(tmp_path / "deliverables", state) == storage
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system here")

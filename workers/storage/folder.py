@@ -23,6 +23,7 @@ from service.core.errors import StorageUnavailable
 from workers.storage.kinds import Digest, Stored
 
 _READ_BYTES = 256 * 1024
+_MARK = ".jarai-receiver"
 _FLUSH_BYTES = 32 * 1024 * 1024
 
 
@@ -45,9 +46,9 @@ class LocalStorage:
 
     @classmethod
     def open(cls, root: Path, state_dir: Path) -> LocalStorage:
-        """Make both folders. Raises StorageUnavailable."""
+        """Make both folders. Raises StorageUnavailable, also where a folder that was in use is not the one it was."""
         with _disk():
-            root.mkdir(parents=True, exist_ok=True)
+            _recognise(root, state_dir)
             partial = state_dir / "partial"
             partial.mkdir(parents=True, exist_ok=True)
             if partial.stat().st_dev != root.stat().st_dev:
@@ -90,6 +91,8 @@ class LocalStorage:
             return True
 
     def _place(self, temporary: Path, folder: str, file: str) -> None:
+        if not (self.root / _MARK).exists():
+            raise StorageUnavailable(f"{self.root} is not the folder any more that it was")
         target = self.root / folder
         target.mkdir(parents=True, exist_ok=True)
         os.replace(temporary, target / file)
@@ -282,6 +285,25 @@ class PartialFile:
         with _disk():
             self._path.unlink(missing_ok=True)
             self._note_path.unlink(missing_ok=True)
+
+
+def _recognise(root: Path, state_dir: Path) -> None:
+    """A folder in use bears a mark, and STATE_DIR remembers which that is: what lies there without its mark is the
+    place where a disk was to be mounted, and files would end up underneath."""
+    note = state_dir / "storage"
+    known = note.read_text() if note.is_file() else ""
+    mark = root / _MARK
+    if not mark.exists():
+        if known == str(root.absolute()):
+            raise StorageUnavailable(
+                f"{root} is not the folder that it was, its {_MARK} is missing: mount it again. "
+                f"If it was emptied or moved on purpose, remove {note}"
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    if known != str(root.absolute()):
+        state_dir.mkdir(parents=True, exist_ok=True)
+        note.write_text(str(root.absolute()))
 
 
 def _alone_with(descriptor: int, path: Path) -> bool:
