@@ -87,10 +87,6 @@ CATALOGUE: Mapping[str, Entry] = {
         "A stored file is not what it was (`verify`); it is fetched again where JARAI still lists it.",
         True,
     ),
-    "notice.delivered": Entry("info", "notice_id, notice_type, attempts", "NOTIFY_URL took what it was told."),
-    "notice.retrying": Entry(
-        "warning", "notice_id, notice_type, error, attempts, next_at", "NOTIFY_URL did not take it; it is told again."
-    ),
     "manifest.failed": Entry("error", "failure, error", "manifest.json could not be written; it is tried again.", True),
     "storage.unavailable": Entry(
         "error", "error", "The storage is full, gone, read-only or does not answer; downloads wait.", True

@@ -12,7 +12,7 @@ from service.core.errors import ReceiverError
 from service.core.observations import OperatorAsked
 from service.core.production import Production
 from service.core.replay import Difference, differences, from_events
-from service.store import deadletters, inbox, notices, productions
+from service.store import deadletters, inbox, productions
 
 
 def production_id(text: str) -> str:
@@ -70,10 +70,6 @@ def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
         if kept.verdict == "quarantined":
             return False
         jobs.ring(redis, "advance")
-    elif letter.kind == "notice":
-        if not notices.revive(redis, str(letter.details.get("notice_id", ""))):
-            return False
-        jobs.ring(redis, "notify")
     elif letter.kind == "production":
         productions.revive(redis, letter.production_id or "")
         jobs.ring(redis, "advance")
@@ -89,10 +85,7 @@ def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
 
 def discard(redis: Redis, letter: str) -> bool:
     """Throw a dead letter away; False when there is none of that id."""
-    known = deadletters.find(redis, letter)
     found = deadletters.remove(redis, letter)
-    if known is not None and known.kind == "notice":
-        notices.discard(redis, str(known.details.get("notice_id", "")))
     if found:
         log.get()("deadletter.discarded", deadletter_id=letter)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 from collections.abc import Mapping
@@ -21,7 +20,6 @@ from service.core.signature import decode_secret
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 _SLOWEST_LINE_BYTES = 64 * 1024  # a second; below it, a download that is held back looks like one that hangs
-_SHORTEST_NOTIFY_SECRET_BYTES = 24  # by Standard Webhooks
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _BUCKET = re.compile(r"(s3|az|gs)://[A-Za-z0-9][A-Za-z0-9._-]{1,221}(/[^/?#@\\\s]+)*/*")
 # What an object store in STORAGE_URL is reached by, under the names that its vendor's own tools know.
@@ -87,8 +85,6 @@ class Settings(BaseModel):
     webhook_silence_seconds: float = Field(90, alias="WEBHOOK_SILENCE_SECONDS", ge=0, le=86400)
     rate_limit_per_minute: int | None = Field(None, alias="RATE_LIMIT_PER_MINUTE", ge=1)
     rate_limit_per_day: int | None = Field(None, alias="RATE_LIMIT_PER_DAY", ge=1)
-    notify_url: str = Field("", alias="NOTIFY_URL", repr=False)
-    notify_secret: str = Field("", alias="NOTIFY_SECRET", repr=False)
     retention_days: float = Field(30, alias="RETENTION_DAYS", gt=0, le=36500)
     log_format: Literal["json", "console", ""] = Field("", alias="LOG_FORMAT")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="LOG_LEVEL")
@@ -143,25 +139,6 @@ class Settings(BaseModel):
             raise ValueError("must be plain characters without spaces")
         return value
 
-    @field_validator("notify_url")
-    @classmethod
-    def _notify_url_is_plain(cls, value: str) -> str:
-        parts = _split(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
-            raise ValueError("must be an http or https address without a password")
-        return value
-
-    @field_validator("notify_secret")
-    @classmethod
-    def _notify_secret_is_one(cls, value: str) -> str:
-        try:
-            key = base64.b64decode(value.removeprefix("whsec_") + "==")
-        except ValueError:
-            raise ValueError("is no base64") from None
-        if value and len(key) < _SHORTEST_NOTIFY_SECRET_BYTES:
-            raise ValueError(f"must be whsec_ and at least {_SHORTEST_NOTIFY_SECRET_BYTES} random bytes in base64")
-        return value
-
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
@@ -207,15 +184,7 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """Every value that no log line may hold."""
         password = urlsplit(self.redis_url).password or ""
-        values = [
-            self.jarai_api_key,
-            self.admin_token,
-            self.notify_secret,
-            self.notify_url,
-            password,
-            unquote(password),
-            *self.webhook_secrets,
-        ]
+        values = [self.jarai_api_key, self.admin_token, password, unquote(password), *self.webhook_secrets]
         for secret in (value for name, value in self.storage_environment if name in _STORAGE_SECRETS):
             parts = [part for pair in _IN_A_SECRET.findall(secret) for part in pair]
             values += [secret, *parts, *map(unquote, parts)]
@@ -236,13 +205,9 @@ def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Pat
     known = {name: value for name, value in found.items() if value}
     known["storage_environment"] = tuple(sorted((name, known[name]) for name in STORAGE_NAMES & known.keys()))
     try:
-        settings = Settings.model_validate(known)
+        return Settings.model_validate(known)
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
-    for missing, other in (("notify_secret", "notify_url"), ("notify_url", "notify_secret")):
-        if getattr(settings, other) and not getattr(settings, missing):
-            raise SettingsError(f"{missing.upper()} is missing: {other.upper()} is set, and one needs the other.")
-    return settings
 
 
 def _split(address: str) -> SplitResult:

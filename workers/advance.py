@@ -26,25 +26,24 @@ def run() -> None:
     here = runtime.current("worker advance")
     settings = here.settings
     try:
-        retention = timedelta(days=settings.retention_days)
-        drain(here.redis, settings.intervals, retention, notify=bool(settings.notify_url))
+        drain(here.redis, settings.intervals, timedelta(days=settings.retention_days))
     except RedisError as error:  # the sweep rings again when Redis is back
         log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
 
 
-def drain(redis: Redis, intervals: Intervals, retention: timedelta, *, notify: bool = False) -> int:
+def drain(redis: Redis, intervals: Intervals, retention: timedelta) -> int:
     """Take in everything that is due; how many productions that were. Any number may run at the same time."""
     done = 0
     while not shutdown.requested():
         claims = productions.claim(redis, _PRODUCTIONS_AT_ONCE)
         if not claims:
             break
-        _step(redis, claims, intervals, retention, notify)
+        _step(redis, claims, intervals, retention)
         done += len(claims)
     return done
 
 
-def _step(redis: Redis, claims: Sequence[Claim], intervals: Intervals, retention: timedelta, notify: bool) -> None:
+def _step(redis: Redis, claims: Sequence[Claim], intervals: Intervals, retention: timedelta) -> None:
     changes = []
     for claim in claims:
         try:
@@ -54,19 +53,15 @@ def _step(redis: Redis, claims: Sequence[Claim], intervals: Intervals, retention
             changes.append((claim, before, advance(before, claim.observations(), claim.now, intervals)))
         except Exception as error:  # noqa: BLE001 - here one production's turn ends: noted, tried again, then buried
             _note_failure(redis, claim, error)
-    files = notices = 0
-    results = productions.commit(redis, changes, retention, notify=notify)
-    for (claim, before, change), left in zip(changes, results, strict=True):
+    files = 0
+    for (claim, before, change), left in zip(changes, productions.commit(redis, changes, retention), strict=True):
         if isinstance(left, Exception):
             _note_failure(redis, claim, left)
         elif left >= 0:  # below: somebody else was faster, and has said it
             _say(change)
             files += _newly_due(before, change.production, claim)
-            notices += len(change.notices)
     if files:
         jobs.ring(redis, "download", bells=files)
-    if notices and notify:
-        jobs.ring(redis, "notify")
 
 
 def _newly_due(before: Production, after: Production, claim: Claim) -> int:

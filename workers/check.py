@@ -15,7 +15,7 @@ from service.core import partner_api
 from service.core.budget import read_answer
 from service.core.errors import JaraiError, ReceiverError
 from service.runtime import Runtime
-from service.store import deadletters, due, notices, requests
+from service.store import deadletters, due, requests
 from service.store.connection import safety_problems
 from workers.storage import open_storage
 
@@ -86,17 +86,6 @@ def _storage(runtime: Runtime) -> Iterator[Line]:
     yield Line("storage", verdict, f"{storage.where} takes files{room}")
 
 
-def _handover(runtime: Runtime) -> Line:
-    """Nothing is sent to see whether it arrives: that would be a notice of nothing."""
-    if not runtime.settings.notify_url:
-        return Line("hand-over", "ok", "NOTIFY_URL is not set: what settles is told in the stream jarai:facts alone")
-    waiting, next_at = notices.waiting(runtime.redis)
-    if not waiting:
-        return Line("hand-over", "ok", "NOTIFY_URL has taken everything that it was told")
-    at = f", the next one is due at {next_at.isoformat(timespec='seconds')}" if next_at is not None else ""
-    return Line("hand-over", "warning", f"{waiting} notice(s) wait for NOTIFY_URL{at}")
-
-
 def _jarai(runtime: Runtime, redis_answers: bool) -> Iterator[Line]:
     settings = runtime.settings
     if not settings.jarai_api_key:
@@ -141,6 +130,5 @@ def _work(runtime: Runtime) -> Iterator[Line]:
         "ok" if idle else "warning",
         f"{waiting.advance} production(s) and {waiting.download} file(s) wait for a worker",
     )
-    yield _handover(runtime)
     letters = deadletters.count(runtime.redis)
     yield Line("dead letters", "warning" if letters else "ok", f"{letters} wait for a person")

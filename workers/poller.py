@@ -76,9 +76,6 @@ class Poller:
         if now.download > now.download_bells:
             jobs.ring(self._redis, "download", bells=now.download)
             self._log("sweep.rang", queue="download")
-        if now.notify and not now.notify_bells:
-            jobs.ring(self._redis, "notify")
-            self._log("sweep.rang", queue="notify")
         if now.ask and self._asker is not None:
             self._wake.set()
         if monotonic() - self._forgot_at > _FORGET_EVERY_SECONDS:

@@ -11,7 +11,6 @@ import click
 
 from service import log
 from service.core.errors import ReceiverError
-from service.jobs import QUEUES
 from service.settings import Settings
 from service.web.app import listen
 from workers import redis_server, worker
@@ -33,7 +32,7 @@ def deployment(
         processes = Processes(output)
         stack.callback(processes.end)
         processes.add("web", ["service.cli", "web"], shared)
-        worker.add(processes, worker.wanted(QUEUES, settings), worker.DEFAULT_PROCESSES, shared)
+        worker.add(processes, ("advance", "download"), worker.DEFAULT_PROCESSES, shared)
         processes.add("poller", ["service.cli", "poller"], shared)
         yield processes
 

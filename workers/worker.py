@@ -21,7 +21,7 @@ from service.store.connection import connect
 from workers import shutdown
 from workers.processes import Processes
 
-DEFAULT_PROCESSES: Mapping[str, int] = {"advance": 1, "download": 3, "notify": 1}
+DEFAULT_PROCESSES: Mapping[str, int] = {"advance": 1, "download": 3}
 _IDLE_SECONDS = 30
 
 
@@ -30,13 +30,8 @@ def launch(settings: Settings, queues: Sequence[str], processes: Mapping[str, in
     kept = Processes()
     signal.signal(signal.SIGTERM, lambda *_: kept.stop())
     signal.signal(signal.SIGINT, lambda *_: kept.stop())
-    add(kept, wanted(queues, settings), processes, {"REDIS_URL": runtime.redis_url(settings)})
+    add(kept, queues, processes, {"REDIS_URL": runtime.redis_url(settings)})
     kept.run()
-
-
-def wanted(queues: Sequence[str], settings: Settings) -> Sequence[str]:
-    """Those of the queues that there is work for: without NOTIFY_URL nobody is notified."""
-    return [queue for queue in queues if queue != "notify" or settings.notify_url]
 
 
 def add(kept: Processes, queues: Sequence[str], processes: Mapping[str, int], environment: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.core import listing, notices, retry
+from service.core import listing, retry
 from service.core.deliverables import Deliverable, Listed, newest_versions, read_list
 from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, LARGEST, Event, parse_instant
 from service.core.evidence import told_by_then, without, without_future
@@ -38,7 +38,6 @@ from service.core.production import (
     DeadLetter,
     Fact,
     Link,
-    Notice,
     Production,
     Source,
     adoptable,
@@ -72,13 +71,11 @@ class _Step:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     resolved: list[str] = field(default_factory=list)
     worked_on: set[str] = field(default_factory=set)
-    notices: list[Notice] = field(default_factory=list)
     replaces_last: bool = False
     told_complete: bool = field(init=False)
-    told_status: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.told_complete, self.told_status = self.p.complete, self.p.status
+        self.told_complete = self.p.complete
 
     def take_in(self, observation: Observation, now: datetime) -> None:
         if key := result_of(observation):
@@ -127,10 +124,6 @@ class _Step:
                 files=len(self.p.deliverables),
                 bytes=sum(one.bytes or 0 for one in self.p.deliverables),
             )
-            if self.p.status == "Published":
-                self.notices.append(notices.settled(self.p, now))
-        if self.p.status != self.told_status and self.p.status in notices.ENDED_OTHERWISE:
-            self.notices.append(notices.failed(self.p, now))
         self._set(settled=settled, version=self.p.version + 1)
         return Change(
             production=self.p,
@@ -141,7 +134,6 @@ class _Step:
             dead_letters=tuple(self.dead_letters),
             resolved=tuple(self.resolved),
             worked_on=frozenset(self.worked_on),
-            notices=tuple(self.notices),
         )
 
     # --- what JARAI says -------------------------------------------------------------------------------------
@@ -303,8 +295,8 @@ class _Step:
             self._give_up_unlisted("JARAI no longer lists it", answer.at)
 
     def _list(self, listed: Sequence[Listed], at: datetime, told_at: datetime) -> None:
-        since = self.p.remade_at
-        remade = since is not None and self.p.has_files and since - told_at < _DATE_LAGS
+        latest = told_at + _DATE_LAGS
+        remade = self.p.remade_at is not None and self.p.has_files and latest > self.p.remade_at
         outcome = listing.take_in(self.p.deliverables, listed, told_at, remade=remade)
         for one in outcome.news:
             version = {"version": one.version} if one.version > 1 else {}

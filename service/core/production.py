@@ -194,19 +194,6 @@ class Link:
     expires_at: datetime
 
 
-NoticeType = Literal["production.settled", "production.failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What partner systems are told. `data` holds no address and no secret; the same fact has the same `id`."""
-
-    id: str
-    type: NoticeType
-    at: datetime
-    data: Mapping[str, Any]
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
     """What follows from the observations, to be committed in one step.
@@ -224,7 +211,6 @@ class Change:
     dead_letters: tuple[DeadLetter, ...] = ()
     resolved: tuple[str, ...] = ()
     worked_on: frozenset[str] = frozenset()
-    notices: tuple[Notice, ...] = ()
 
 
 def adoptable(production: Production, found: ManifestFound) -> tuple[Deliverable, ...]:

@@ -19,8 +19,6 @@ _MOST_ATTEMPTS: dict[Failure, int] = {
     "died": 1,
 }
 _STORAGE_PAUSE = timedelta(seconds=30)
-_MOST_NOTICE_ATTEMPTS = 24
-_LONGEST_RETRY_AFTER = timedelta(days=1)
 _MOST_BREAKS = 20
 _LEAST_GAIN_BYTES = 1024 * 1024
 MOST_ADVANCE_ATTEMPTS = 6
@@ -59,19 +57,6 @@ def resumes_at_once(breaks: int, gained_bytes: int) -> bool:
     Only a line that brings something each time: what does not is left to the pauses between attempts.
     """
     return breaks <= _MOST_BREAKS and gained_bytes >= _LEAST_GAIN_BYTES
-
-
-def after_failed_notice(
-    attempts: int, status: int | None, retry_after_seconds: float | None, salt: str
-) -> timedelta | None:
-    """The pause before a notice is sent again, after `attempts` failures; None to give up, after about three days.
-
-    `status` of the answer, None where there was none. 410 says that nobody is there any more.
-    """
-    if status == 410 or attempts >= _MOST_NOTICE_ATTEMPTS:
-        return None
-    pause = backoff(attempts, first_seconds=5, longest_seconds=6 * 3600, salt=salt)
-    return max(pause, min(timedelta(seconds=retry_after_seconds or 0), _LONGEST_RETRY_AFTER))
 
 
 def after_failed_ask(failures: int, salt: str) -> timedelta:

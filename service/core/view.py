@@ -46,21 +46,6 @@ def describe(production: Production, progress: Mapping[str, Progress] = MappingP
     }
 
 
-def stored_file(one: Deliverable, current: bool) -> dict[str, Any]:
-    """A file that lies there complete, as manifests and notices tell of it. `versionOf`: the key of the first one."""
-    entry = {
-        "id": one.id,
-        "type": one.type,
-        "file": one.file,
-        "bytes": one.bytes,
-        "sha256": one.sha256,
-        "storedAt": instant(one.stored_at),
-        "version": one.version,
-        "current": current,
-    }
-    return entry | {"versionOf": one.of} if one.of else entry
-
-
 def instant(moment: datetime | None) -> str | None:
     """ISO 8601 in UTC with a `Z`."""
     if moment is None:

@@ -47,8 +47,6 @@ class Due:
     next_at: datetime | None
     set_back_seconds: float
     deployment: str
-    notify: int
-    notify_bells: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +83,7 @@ def sweep(redis: Redis) -> Due:
     """One look at all due lists."""
     row = SWEEP.run(redis, _PATIENCE_MS)
     next_at = _moment(row[6]) if row[6] >= 0 else None
-    return Due(
-        now=_moment(row[0]),
-        advance=row[1],
-        advance_bells=row[2],
-        download=row[3],
-        download_bells=row[4],
-        ask=row[5],
-        next_at=next_at,
-        set_back_seconds=row[7] / 1000,
-        deployment=row[8].decode(),
-        notify=row[9],
-        notify_bells=row[10],
-    )
+    return Due(_moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at, row[7] / 1000, row[8].decode())
 
 
 def claim_ask(redis: Redis) -> AskClaim | None:

@@ -18,8 +18,6 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
     jarai:storage           bytes that found no room       jarai:storage:try  one try at it is enough for now
     jarai:asking:{id}       JARAI is being asked about it just now
-    jarai:facts             stream: what partners can know   jarai:notify        zset  notice -> next attempt
-    jarai:notice:{id}       hash: what is to be sent         jarai:notify:pause  NOTIFY_URL is in trouble
 """
 
 from __future__ import annotations
@@ -188,14 +186,6 @@ for _, dead in ipairs(change.resolved) do
   redis.call('DEL', P..'deadletter:'..dead)
 end
 for _, dead in ipairs(change.dead) do bury(dead[1], now, dead[2]) end
-for _, notice in ipairs(change.notices) do
-  redis.call('XADD', P..'facts', 'MAXLEN', '~', 10000, '*', 'id', notice[1], 'type', notice[2], 'body', notice[3])
-  if change.notify then
-    redis.call('HSET', P..'notice:'..notice[1],
-      'type', notice[2], 'body', notice[3], 'production_id', id, 'attempts', 0)
-    redis.call('ZADD', P..'notify', 'NX', now, notice[1])
-  end
-end
 for name, times in pairs(change.counts) do redis.call('HINCRBY', P..'counts', name, times) end
 redis.call('LTRIM', P..'inbox:'..id, ARGV[4], -1)
 redis.call('HDEL', P..'attempts', id)
@@ -235,13 +225,13 @@ return 1
 """)
 
 # patience -> now, productions waiting longer than that, bells for them, files due, bells for them, to ask, next due,
-# milliseconds that the clock was set back since the last look, deployment, notices due, bells for them
+# milliseconds that the clock was set back since the last look, deployment
 # Every time in Redis is by its clock. When that is set back, what was due soon would be due in an hour: it moves along.
 SWEEP = Script("""
 local now = now_ms()
 local back = tonumber(redis.call('GET', P..'clock') or '0') - now
 if back > 1000 then
-  for _, list in ipairs({'dirty', 'ask', 'download', 'notify', 'requests', 'requests:flying'}) do
+  for _, list in ipairs({'dirty', 'ask', 'download', 'requests', 'requests:flying'}) do
     local unit = string.sub(list, 1, 8) == 'requests' and 1000 or 1
     for i, one in ipairs(redis.call('ZRANGE', P..list, 0, -1)) do redis.call('ZINCRBY', P..list, -back / unit, one) end
   end
@@ -257,7 +247,7 @@ else
 end
 redis.call('SET', P..'clock', now)
 local next_at = -1
-for _, list in ipairs({'dirty', 'download', 'ask', 'notify'}) do
+for _, list in ipairs({'dirty', 'download', 'ask'}) do
   local head = redis.call('ZRANGE', P..list, 0, 0, 'WITHSCORES')[2]
   if head and (next_at < 0 or tonumber(head) < next_at) then next_at = tonumber(head) end
 end
@@ -267,9 +257,7 @@ if redis.call('EXISTS', P..'storage') == 1 then
 end
 return {now, redis.call('ZCOUNT', P..'dirty', '-inf', now - ARGV[1]), redis.call('LLEN', 'rq:queue:advance'),
   files, redis.call('LLEN', 'rq:queue:download'), redis.call('ZCOUNT', P..'ask', '-inf', now), next_at, back,
-  redis.call('GET', P..'deployment') or '',
-  redis.call('EXISTS', P..'notify:pause') == 1 and 0 or redis.call('ZCOUNT', P..'notify', '-inf', now),
-  redis.call('LLEN', 'rq:queue:notify')}
+  redis.call('GET', P..'deployment') or ''}
 """)
 
 # lease -> now, id, state, claims in a row: the production that JARAI has to be asked about first
@@ -382,49 +370,6 @@ STORAGE_WORKS = Script("""
 local refused = redis.call('GET', P..'storage')
 if not refused or tonumber(ARGV[1]) < tonumber(refused) then return 0 end
 return redis.call('DEL', P..'storage', P..'storage:try') > 0 and 1 or 0
-""")
-
-# token, lease -> now, then if one is due: id, type, body, production, attempts so far
-# While the address is in trouble nobody tries it; after that pause one does.
-CLAIM_NOTICE = Script("""
-local now = now_ms()
-if redis.call('EXISTS', P..'notify:pause') == 1 then return {now} end
-local id = redis.call('ZRANGEBYSCORE', P..'notify', '-inf', now, 'LIMIT', 0, 1)[1]
-if not id then return {now} end
-redis.call('ZADD', P..'notify', now + ARGV[2], id)
-redis.call('HSET', P..'notice:'..id, 'token', ARGV[1])
-local kept = redis.call('HMGET', P..'notice:'..id, 'type', 'body', 'production_id', 'attempts')
-return {now, id, kept[1] or '', kept[2] or '', kept[3] or '', tonumber(kept[4] or '0')}
-""")
-
-# id, token -> 1: it was delivered, and this claim still held
-DELIVERED = Script("""
-if redis.call('HGET', P..'notice:'..ARGV[1], 'token') ~= ARGV[2] then return 0 end
-redis.call('ZREM', P..'notify', ARGV[1])
-return redis.call('DEL', P..'notice:'..ARGV[1])
-""")
-
-# id, token, attempts, pause, pause for all others
-POSTPONE_NOTICE = Script("""
-if redis.call('HGET', P..'notice:'..ARGV[1], 'token') ~= ARGV[2] then return 0 end
-redis.call('HSET', P..'notice:'..ARGV[1], 'attempts', ARGV[3])
-if ARGV[5] ~= '0' then redis.call('SET', P..'notify:pause', 1, 'PX', ARGV[5]) end
-return redis.call('ZADD', P..'notify', now_ms() + ARGV[4], ARGV[1])
-""")
-
-# id, token, dead letter id, field, value, ... -> 1: it was given up; what is to be sent stays for a retry
-GIVE_UP_NOTICE = Script("""
-if redis.call('HGET', P..'notice:'..ARGV[1], 'token') ~= ARGV[2] then return 0 end
-redis.call('ZREM', P..'notify', ARGV[1])
-return bury(ARGV[3], now_ms(), {unpack(ARGV, 4)})
-""")
-
-# id -> 1: it is sent again, from the first attempt on; 0: there is nothing to send any more
-REVIVE_NOTICE = Script("""
-if redis.call('EXISTS', P..'notice:'..ARGV[1]) == 0 then return 0 end
-redis.call('HSET', P..'notice:'..ARGV[1], 'attempts', 0)
-redis.call('ZADD', P..'notify', now_ms(), ARGV[1])
-return 1
 """)
 
 # most -> ids of settled productions whose retention has run out, now gone but for the last number: an old event that is

@@ -108,7 +108,7 @@ SCHEMAS: Mapping[str, Schema] = {
     }),
     "DeadLetter": _object({
         "id": _TEXT,
-        "kind": {"enum": ["event", "production", "deliverable", "question", "notice"]},
+        "kind": {"enum": ["event", "production", "deliverable", "question"]},
         "reason": _TEXT,
         "addedAt": _INSTANT,
         "productionId": _TEXT_OR_NULL,

@@ -9,15 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.retry import (
-    Failure,
-    after_download_failure,
-    after_failed_advance,
-    after_failed_ask,
-    after_failed_notice,
-    backoff,
-    resumes_at_once,
-)
+from service.core.retry import Failure, after_download_failure, after_failed_advance, after_failed_ask, backoff
 
 
 @given(st.integers(-3, 10_000), st.floats(0.1, 60), st.floats(60, 3600), st.text(max_size=5))
@@ -58,32 +50,3 @@ def test_jarai_is_asked_ever_more_rarely_while_it_gives_no_answer() -> None:
 def test_a_production_whose_processing_raised_is_tried_again_within_a_minute() -> None:
     assert after_failed_advance(1) <= timedelta(seconds=0.5)
     assert after_failed_advance(50) <= timedelta(seconds=60)
-
-
-def test_a_broken_line_is_gone_on_with_as_long_as_it_brings_something() -> None:
-    mebi = 1024 * 1024
-    assert resumes_at_once(1, mebi)
-    assert resumes_at_once(20, 5 * mebi)
-    assert not resumes_at_once(21, 5 * mebi)
-    assert not resumes_at_once(1, mebi - 1)
-
-
-def test_a_notice_is_told_again_for_about_three_days_with_growing_pauses() -> None:
-    pauses = [after_failed_notice(attempt, 500, None, "salt") for attempt in range(1, 24)]
-    known = [pause for pause in pauses if pause is not None]
-    assert len(known) == 23
-    assert timedelta(seconds=3) < known[0] <= timedelta(seconds=5)
-    assert max(known) <= timedelta(hours=6)
-    assert timedelta(days=2) < sum(known, timedelta()) < timedelta(days=4)
-    assert after_failed_notice(24, 500, None, "salt") is None
-
-
-def test_an_address_that_nobody_is_at_any_more_is_told_nothing_more() -> None:
-    assert after_failed_notice(1, 410, None, "salt") is None
-    assert after_failed_notice(1, None, None, "salt") is not None
-
-
-def test_a_notice_waits_as_long_as_it_is_asked_to_within_reason() -> None:
-    assert after_failed_notice(1, 503, 120, "salt") == timedelta(seconds=120)
-    assert after_failed_notice(1, 429, 10**9, "salt") == timedelta(days=1)
-    assert (after_failed_notice(9, 503, 1, "salt") or timedelta()) > timedelta(seconds=1)
