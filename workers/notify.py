@@ -54,10 +54,10 @@ class _Answer:
 class Notifier:
     """Sends what is due, one notice after the other. Any number may run at the same time, on any host."""
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
-        self._redis, self._url = redis, settings.notify_url
+    def __init__(self, redis: Redis, settings: Settings, longest_seconds: float = _ANSWER_SECONDS) -> None:
+        self._redis, self._url, self._longest_seconds = redis, settings.notify_url, longest_seconds
         self._signer = Webhook(settings.notify_secret)
-        self._pool = outgoing.open_pool(Timeout(connect=_ANSWER_SECONDS, read=_ANSWER_SECONDS))
+        self._pool = outgoing.open_pool(Timeout(connect=longest_seconds, read=longest_seconds))
         self._log = log.get()
 
     def drain(self) -> int:
@@ -101,7 +101,7 @@ class Notifier:
 
     def _send(self, claim: NoticeClaim) -> _Answer:
         try:
-            with outgoing.within(_ANSWER_SECONDS):
+            with outgoing.within(self._longest_seconds):
                 # On a connection of its own: one that was kept may be found closed, and that would look like a failure.
                 answer = self._pool.request(
                     "POST",

@@ -397,10 +397,14 @@ local till = tonumber(redis.call('HGET', pause, 'until') or '0')
 local id = redis.call('ZRANGEBYSCORE', P..'notify', '-inf', now, 'LIMIT', 0, 1)[1]
 if till > now or not id then return {now} end
 local notice = P..'notice:'..id
+local kept = redis.call('HMGET', notice, 'production_id', 'account_id', 'type', 'body', 'attempts')
+if not kept[4] then
+  redis.call('ZREM', P..'notify', id)
+  return {now}
+end
 redis.call('ZADD', P..'notify', now + ARGV[2], id)
 redis.call('HSET', notice, 'claim', ARGV[1])
 if till > 0 then redis.call('HSET', pause, 'until', now + ARGV[2]) end
-local kept = redis.call('HMGET', notice, 'production_id', 'account_id', 'type', 'body', 'attempts')
 return {now, id, kept[1], kept[2], kept[3], kept[4], tonumber(kept[5] or '0'),
   redis.call('HINCRBY', notice, 'claims', 1), tonumber(redis.call('HGET', pause, 'failures') or '0')}
 """)
