@@ -4,14 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
 
-.PHONY: demo test lint types bench chaos lock clean
+.PHONY: demo test servers lint types bench chaos lock clean
 
 demo: $(STAMP)
 	$(BIN)/jarai-receiver demo
 
+# The servers are fetched, the first time, while the core is tested.
 test: $(STAMP)
-	$(BIN)/python -m pytest tests/core -q --cov=service/core --cov-branch --cov-report=term-missing:skip-covered
+	@$(PYTHON) tests/servers/install.py & servers=$$!; \
+	$(BIN)/python -m pytest tests/core -q --cov=service/core --cov-branch --cov-report=term-missing:skip-covered; \
+	verdict=$$?; wait $$servers; exit $$verdict
 	$(BIN)/python -m pytest tests --ignore=tests/core -q -n 3 --dist worksteal
+
+# Azurite and nginx, into .servers; what can't be had is named, and the tests that need it are skipped.
+servers:
+	@$(PYTHON) tests/servers/install.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -54,4 +61,4 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .servers build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

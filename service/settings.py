@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,43 @@ _NOTIFY_PREFIX = "whsec_"
 _LEAST_NOTIFY_KEY_BYTES = 24
 _LEAST_SECRET_PATH = 20
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_BUCKET = re.compile(r"(s3|az|gs)://[A-Za-z0-9][A-Za-z0-9._-]{1,221}(/[^/?#@\\\s]+)*/*")
+# What an object store in STORAGE_URL is reached by, under the names that its vendor's own tools know.
+_STORAGE_SECRETS = frozenset(
+    [
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_KEY",
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "AZURE_CLIENT_SECRET",
+    ]
+)
+STORAGE_NAMES = _STORAGE_SECRETS | frozenset(
+    [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+        "AWS_DISABLE_BULK_DELETE",
+        "AWS_ROLE_ARN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AZURE_STORAGE_ACCOUNT_NAME",
+        "AZURE_STORAGE_ACCOUNT",
+        "AZURE_STORAGE_ENDPOINT",
+        "AZURE_CLIENT_ID",
+        "AZURE_TENANT_ID",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ]
+)
+_IN_A_SECRET = re.compile(r"(?:AccountKey|SharedAccessSignature)=([^;]+)|sig=([^&;]+)")
 
 
 class Settings(BaseModel):
@@ -36,6 +74,7 @@ class Settings(BaseModel):
     webhook_secrets: tuple[str, ...] = Field((), alias="JARAI_WEBHOOK_SECRETS", repr=False)
     redis_url: str = Field("", alias="REDIS_URL", repr=False)
     storage_url: str = Field("./var/deliverables", alias="STORAGE_URL")
+    storage_environment: tuple[tuple[str, str], ...] = Field((), repr=False)
     state_dir: Path = Field(Path("./var"), alias="STATE_DIR")
     host: str = Field("127.0.0.1", alias="HOST")
     port: int = Field(8000, alias="PORT", ge=0, le=65535)
@@ -115,10 +154,16 @@ class Settings(BaseModel):
 
     @field_validator("storage_url")
     @classmethod
-    def _storage_is_a_folder(cls, value: str) -> str:
-        if "://" in value and not value.startswith("file://"):
-            raise ValueError("must be a folder")
-        return value.removeprefix("file://")
+    def _storage_is_a_place(cls, value: str) -> str:
+        value = value.removeprefix("file://")
+        if "://" not in value:
+            return value
+        if not _BUCKET.fullmatch(value) or {".", ".."} & set(value.split("/")):
+            raise ValueError(
+                "must be a folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; "
+                "credentials have variables of their own"
+            )
+        return value.rstrip("/")
 
     @field_validator("notify_url")
     @classmethod
@@ -172,13 +217,14 @@ class Settings(BaseModel):
         """Every value that no log line may hold."""
         password = urlsplit(self.redis_url).password or ""
         notify = urlsplit(self.notify_url)
-        values = (
-            self.jarai_api_key, self.admin_token, password, unquote(password), *self.webhook_secrets,
-            self.notify_secret, self.notify_secret.removeprefix(_NOTIFY_PREFIX), notify.query,
-        )  # fmt: skip
-        # A short path is a word that other texts hold too; one that keeps others out is long.
-        paths = [notify.path] if len(notify.path) >= _LEAST_SECRET_PATH else []
-        return tuple(value for value in (*values, *paths) if len(value) >= 4)
+        values = [self.jarai_api_key, self.admin_token, password, unquote(password), *self.webhook_secrets]
+        values += [self.notify_secret, self.notify_secret.removeprefix(_NOTIFY_PREFIX), notify.query]
+        if len(notify.path) >= _LEAST_SECRET_PATH:  # a shorter one is a word that other texts hold too
+            values.append(notify.path)
+        for secret in (value for name, value in self.storage_environment if name in _STORAGE_SECRETS):
+            parts = [part for pair in _IN_A_SECRET.findall(secret) for part in pair]
+            values += [secret, *parts, *map(unquote, parts)]
+        return tuple(value for value in values if len(value) >= 4)
 
 
 def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
@@ -192,8 +238,10 @@ def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Pat
         raise SettingsError(f"{dotenv} can't be read: {type(error).__name__}.") from None
     given = os.environ if environment is None else environment
     found |= {name: value for name, value in given.items() if value}
+    known = {name: value for name, value in found.items() if value}
+    known["storage_environment"] = tuple(sorted((name, known[name]) for name in STORAGE_NAMES & known.keys()))
     try:
-        return Settings.model_validate({name: value for name, value in found.items() if value})
+        return Settings.model_validate(known)
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
 

@@ -15,12 +15,15 @@ from workers import redis_server
 from workers.simulator.running import Running, run_in_thread
 from workers.simulator.settings import Settings as SimulatorSettings
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_from_outside() -> None:
     """No setting of the machine that runs the tests reaches them."""
     for name in list(os.environ):
-        if name.startswith(("JARAI_", "POLL_", "LOG_", "RATE_LIMIT_")) or name in ("REDIS_URL", "ADMIN_TOKEN"):
+        ours = name.startswith(("JARAI_", "POLL_", "LOG_", "RATE_LIMIT_")) or name in ("REDIS_URL", "ADMIN_TOKEN")
+        if ours or name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             del os.environ[name]
 
 

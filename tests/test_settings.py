@@ -15,7 +15,7 @@ from service.core.errors import SettingsError
 from service.core.schedule import Intervals
 from service.settings import Settings, load
 
-NAMES = sorted(str(field.alias) for field in Settings.model_fields.values())
+NAMES = sorted(str(field.alias) for field in Settings.model_fields.values() if field.alias)
 
 
 def test_without_any_setting_the_defaults_hold() -> None:
@@ -108,7 +108,14 @@ WRONG = [
     ("REDIS_URL", "redis://:geheim℀@127.0.0.1"),
     ("REDIS_URL", "redis://:geheim@127.0.0.1:port/0"),
     ("REDIS_URL", "redis://:geheim/geheim@127.0.0.1:6379/0"),
-    ("STORAGE_URL", "s3://geheim"),
+    ("STORAGE_URL", "ftp://geheim"),
+    ("STORAGE_URL", "s3://"),
+    ("STORAGE_URL", "s3:///geheim"),
+    ("STORAGE_URL", "s3://key:geheim@bucket/films"),
+    ("STORAGE_URL", "az://container/films?sig=geheim"),
+    ("STORAGE_URL", "az://container/films#geheim"),
+    ("STORAGE_URL", "gs://bucket/../geheim"),
+    ("STORAGE_URL", "gs://bucket//geheim"),
     ("NOTIFY_URL", "partner.example/geheim"),
     ("NOTIFY_URL", "ftp://partner.example/geheim"),
     ("NOTIFY_URL", "https:///geheim"),

@@ -207,7 +207,7 @@ class Downloader:
                 partial.discard()
                 return self._same(claim, None)
             except UnsoundContent:
-                progress.kept_at = partial.set_aside(f"{claim.production_id}.{deliverable.file}")
+                progress.kept_at = partial.set_aside(f"{claim.production_id}.{deliverable.file}", progress.tick)
                 raise
             except CorruptDownload:
                 partial.discard()
@@ -216,7 +216,7 @@ class Downloader:
             if before is not None and fetched.sha256 == before.sha256:
                 return self._compared(claim, before, fetched, storage, partial, progress)
             partial.write_note({**partial.note, "stored": [partial.size_bytes, fetched.sha256]})
-            partial.put_in_place(folder, deliverable.file)
+            partial.put_in_place(folder, deliverable.file, progress.tick)
             return self._stored(claim, partial.size_bytes, fetched, progress)
 
     def _transfer(
@@ -268,7 +268,7 @@ class Downloader:
         if whole:
             partial.discard()
         else:
-            partial.put_in_place(folder, before.file)
+            partial.put_in_place(folder, before.file, progress.tick)
             storage.forget(_name(claim))
         return self._same(claim, fetched.etag, repaired=not whole)
 

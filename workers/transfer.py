@@ -105,6 +105,10 @@ class _LineBroke(TransferFailed):
     """In the middle of the file."""
 
 
+class _Changed(TransferFailed):
+    """It is another file by now: what is here of it is of no use."""
+
+
 class Transfer:
     """One file, appended to what an earlier attempt brought."""
 
@@ -121,6 +125,7 @@ class Transfer:
         self._pool, self._hosts, self._patience = pool, hosts, patience
         self._deliverable, self._partial, self._progress = deliverable, partial, progress
         self._known = known
+        self._whole = False  # ask for the file from its beginning
         self._expected_md5: str | None = None
         self._hashing: _Hashing | None = None
 
@@ -147,6 +152,8 @@ class Transfer:
                     gained_bytes = self._partial.size_bytes - before_bytes
                     if self._etag is None or not resumes_at_once(breaks, gained_bytes):
                         raise
+                except _Changed:  # the bytes so far stay until others begin to come
+                    self._whole = True
         finally:
             if self._hashing is not None:
                 self._hashing.close()
@@ -178,8 +185,8 @@ class Transfer:
     @contextmanager
     def _answer(self, url: str, etag: str | None) -> Iterator[urllib3.BaseHTTPResponse]:
         headers = dict(self._pool.headers)
-        if self._partial.size_bytes and etag:
-            headers |= {"Range": f"bytes={self._partial.size_bytes}-", "If-Range": etag}
+        if self._partial.size_bytes and etag and not self._whole:
+            headers |= {"Range": f"bytes={self._partial.size_bytes}-", "If-Match": etag, "If-Range": etag}
         with _plain_errors(self._patience.head_seconds):
             answer = self._follow(url, headers)
         with shutdown.interrupting(lambda: outgoing.break_off(answer)):
@@ -206,9 +213,8 @@ class Transfer:
         """Judge the answer's head; the length of the whole file, None where the server does not tell."""
         if answer.status in (401, 403, 404, 410):
             raise LinkExpired(f"the address is answered with {answer.status}")
-        if answer.status in (412, 416):
-            self._partial.discard()
-            self._partial.restart()
+        if answer.status in (412, 416) and self._partial.size_bytes and not self._whole:
+            raise _Changed(f"the address is answered with {answer.status}: the file is not the one that was begun")
         if answer.status not in (200, 206):
             raise TransferFailed(f"the address is answered with {answer.status}")
         if answer.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
@@ -218,6 +224,7 @@ class Transfer:
         if answer.status == 200:
             if self._partial.size_bytes:
                 self._partial.restart()
+            self._whole = False
             total = _length(answer)
         else:
             total = self._resumed_total(answer, etag)

@@ -104,7 +104,7 @@ Action = Signal | Freeze | Store | Fault | Start
 
 _OUTCOMES = ("Published",) * 7 + ("Failed", "Cancelled", "Expired")
 _TYPES = ("Video", "Video", "ClosedCaptions", "Transcript", "AudioDescription", "ComplianceCertificate")
-_POWERS: tuple[Span, ...] = ((0, 4), (5, 6.6))  # of ten: a few bytes, or up to four megabytes
+_POWERS: tuple[Span, ...] = ((2.4, 4), (5, 6.6))  # of ten: as small as a film can be, or up to four megabytes
 _TROUBLES: tuple[StoreTrouble, ...] = ("kill", "restart", "freeze", "read_only", "full", "cut")
 _INSTANT: frozenset[StoreTrouble] = frozenset({"restart", "cut"})
 # A claim on a download holds for 30 s: in a plan that has the time, somebody is frozen for longer.

@@ -225,7 +225,7 @@ def resume(answers: Iterable[bytes]) -> tuple[Script, list[Asked]]:
 
     def script(one: Asked) -> bytes:
         asked.append(one)
-        return next(left)
+        return next(left, whole(TRUTH))
 
     return script, asked
 

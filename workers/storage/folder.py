@@ -136,7 +136,7 @@ class LocalStorage:
             except FileNotFoundError:
                 return {}
 
-    def take_away(self, folder: str, file: str) -> str | None:
+    def take_away(self, folder: str, file: str, tick: Callable[[], None] = lambda: None) -> str | None:
         """Move a damaged file out of its place, for a person to look at; where it lies now, None: it is gone."""
         aside = self._aside() / f"{Path(folder).name}.{file}"
         with _disk():
@@ -264,12 +264,12 @@ class PartialFile:
         self._flusher.shutdown()  # before its descriptor is another file's
         os.close(self._descriptor)
 
-    def put_in_place(self, folder: str, file: str) -> None:
+    def put_in_place(self, folder: str, file: str, tick: Callable[[], None] = lambda: None) -> None:
         """Rename to the final name. Only for bytes that are complete, verified and synced. The note stays."""
         with _disk():
             self._storage._place(self._path, folder, file)
 
-    def set_aside(self, file: str) -> str:
+    def set_aside(self, file: str, tick: Callable[[], None] = lambda: None) -> str:
         """Keep the bytes for a person to look at, in place of earlier ones of that name; where they lie now."""
         aside = self._storage._aside() / file
         with _disk():

@@ -51,10 +51,13 @@ class Partial(Protocol):
     def sync(self) -> None:
         """What was appended survives a crash of the machine."""
 
-    def put_in_place(self, folder: str, file: str) -> None:
-        """Give it its final name, in one step. Only for bytes that are complete, verified, synced. The note stays."""
+    def put_in_place(self, folder: str, file: str, tick: Callable[[], None] = ...) -> None:
+        """Give it its final name, in one step. Only for bytes that are complete, verified, synced. The note stays.
 
-    def set_aside(self, file: str) -> str:
+        `tick` is called where that takes its time; what it raises ends it, and nothing has become visible.
+        """
+
+    def set_aside(self, file: str, tick: Callable[[], None] = ...) -> str:
         """Keep the bytes for a person to look at, in place of earlier ones of that name; where they lie now."""
 
     def discard(self) -> None:
@@ -88,7 +91,7 @@ class Storage(Protocol):
     def sizes(self, folder: str) -> Mapping[str, int]:
         """The bytes of each file in a folder; nothing where there is no such folder."""
 
-    def take_away(self, folder: str, file: str) -> str | None:
+    def take_away(self, folder: str, file: str, tick: Callable[[], None] = ...) -> str | None:
         """Move a damaged file out of its place, for a person to look at; where it lies now, None: it is gone."""
 
     def forget(self, name: str) -> None:
