@@ -78,6 +78,7 @@ def _banner(settings: Settings, storage: str) -> str:
             f"  health        http://{settings.host}:{settings.port}/readyz",
             f"  redis         {redis}",
             f"  deliverables  {storage}",
+            *([f"  notifies      {settings.notify_place}"] if settings.notify_url else []),
             *(
                 []
                 if settings.webhook_secrets

@@ -22,6 +22,7 @@ from service import jobs, operator
 from service.core.notices import Verdict
 from service.core.retry import MOST_CLAIMS, MOST_NOTICE_ATTEMPTS
 from service.core.schedule import Intervals
+from service.runtime import Runtime
 from service.settings import Settings, load
 from service.store import deadletters, due, notices, productions
 from service.store.scripts import PREFIX
@@ -31,6 +32,7 @@ from tests.store.making import RETENTION, event, keep, logged, new_id, values_of
 from tests.workers.hostile import Hostile, head, hostile, whole
 from workers import advance, notify
 from workers.notify import Notifier
+from workers.poller import Poller
 from workers.processes import GRACE_SECONDS
 
 SECRETS = (SECRET, SECRET.removeprefix("whsec_"), PATH, "geheim")
@@ -385,6 +387,18 @@ def test_a_killed_notifier_leaves_what_it_sent_to_be_sent_again_under_the_same_i
     first, second = listening.got
     assert (first.id, first.notice) == (second.id, second.notice)
     assert left_of_notices(redis) == []
+
+
+def test_the_sweep_wakes_a_notifier_for_what_is_due_where_somebody_is_to_be_notified(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    failed(redis)
+    redis.delete(jobs.queue_key("notify"))  # the bell is lost
+    here = {"REDIS_URL": redis_url, "STATE_DIR": str(tmp_path)}
+    who = {"NOTIFY_URL": "http://127.0.0.1:9/", "NOTIFY_SECRET": SECRET}
+    for settings, bells in ((here, 0), (here | who, 1), (here | who, 1)):
+        Poller(Runtime(load(settings, dotenv=None)))._sweep()
+        assert redis.llen(jobs.queue_key("notify")) == bells
 
 
 def test_no_secret_is_in_redis_in_the_log_or_in_a_dead_letter(redis: Redis, listening: Partner) -> None:
