@@ -12,9 +12,13 @@ from typing import Literal
 from redis import Redis
 from rq import Queue
 
-QueueName = Literal["advance", "download"]
-QUEUES: tuple[QueueName, ...] = ("advance", "download")
-JOBS: Mapping[QueueName, str] = {"advance": "workers.advance.run", "download": "workers.download.run"}
+QueueName = Literal["advance", "download", "notify"]
+QUEUES: tuple[QueueName, ...] = ("advance", "download", "notify")
+JOBS: Mapping[QueueName, str] = {
+    "advance": "workers.advance.run",
+    "download": "workers.download.run",
+    "notify": "workers.notify.run",
+}
 
 # More waiting bells than workers would only be work for RQ.
 _MOST_BELLS = 8

@@ -92,6 +92,12 @@ CATALOGUE: Mapping[str, Entry] = {
         "error", "error", "The storage is full, gone, read-only or does not answer; downloads wait.", True
     ),
     "storage.available": Entry("info", "", "The storage takes files again."),
+    "notice.delivered": Entry("info", "notice_id, type, attempts, seconds", "NOTIFY_URL has taken a notice."),
+    "notice.retrying": Entry(
+        "warning",
+        "notice_id, type, error, attempts, next_at",
+        "NOTIFY_URL has not taken a notice; it is sent again, under the same id.",
+    ),
     "deadletter.added": Entry("error", "deadletter_id, reason", "Work was given up until somebody looks.", True),
     "deadletter.retried": Entry("info", "deadletter_id", "Somebody had a dead letter tried again."),
     "deadletter.discarded": Entry("info", "deadletter_id", "Somebody threw a dead letter away."),

@@ -12,7 +12,7 @@ from service.core.errors import ReceiverError
 from service.core.observations import OperatorAsked
 from service.core.production import Production
 from service.core.replay import Difference, differences, from_events
-from service.store import deadletters, inbox, productions
+from service.store import deadletters, inbox, notices, productions
 
 
 def production_id(text: str) -> str:
@@ -73,6 +73,9 @@ def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
     elif letter.kind == "production":
         productions.revive(redis, letter.production_id or "")
         jobs.ring(redis, "advance")
+    elif letter.kind == "notice":
+        notices.keep_again(redis, letter)
+        jobs.ring(redis, "notify")
     elif productions.read(redis, letter.production_id or "") is None:
         return False  # forgotten meanwhile
     else:

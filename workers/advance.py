@@ -26,24 +26,27 @@ def run() -> None:
     here = runtime.current("worker advance")
     settings = here.settings
     try:
-        drain(here.redis, settings.intervals, timedelta(days=settings.retention_days))
+        drain(here.redis, settings.intervals, timedelta(days=settings.retention_days), notify=bool(settings.notify_url))
     except RedisError as error:  # the sweep rings again when Redis is back
         log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
 
 
-def drain(redis: Redis, intervals: Intervals, retention: timedelta) -> int:
-    """Take in everything that is due; how many productions that were. Any number may run at the same time."""
+def drain(redis: Redis, intervals: Intervals, retention: timedelta, *, notify: bool = False) -> int:
+    """Take in everything that is due; how many productions that were. Any number may run at the same time.
+
+    `notify`: somebody is to be told what has become of them.
+    """
     done = 0
     while not shutdown.requested():
         claims = productions.claim(redis, _PRODUCTIONS_AT_ONCE)
         if not claims:
             break
-        _step(redis, claims, intervals, retention)
+        _step(redis, claims, intervals, retention, notify)
         done += len(claims)
     return done
 
 
-def _step(redis: Redis, claims: Sequence[Claim], intervals: Intervals, retention: timedelta) -> None:
+def _step(redis: Redis, claims: Sequence[Claim], intervals: Intervals, retention: timedelta, notify: bool) -> None:
     changes = []
     for claim in claims:
         try:
@@ -53,15 +56,19 @@ def _step(redis: Redis, claims: Sequence[Claim], intervals: Intervals, retention
             changes.append((claim, before, advance(before, claim.observations(), claim.now, intervals)))
         except Exception as error:  # noqa: BLE001 - here one production's turn ends: noted, tried again, then buried
             _note_failure(redis, claim, error)
-    files = 0
-    for (claim, before, change), left in zip(changes, productions.commit(redis, changes, retention), strict=True):
+    files = notices = 0
+    committed = productions.commit(redis, changes, retention, notify=notify)
+    for (claim, before, change), left in zip(changes, committed, strict=True):
         if isinstance(left, Exception):
             _note_failure(redis, claim, left)
         elif left >= 0:  # below: somebody else was faster, and has said it
             _say(change)
             files += _newly_due(before, change.production, claim)
+            notices += len(change.notices)
     if files:
         jobs.ring(redis, "download", bells=files)
+    if notices and notify:
+        jobs.ring(redis, "notify")
 
 
 def _newly_due(before: Production, after: Production, claim: Claim) -> int:

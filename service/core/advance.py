@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.core import listing, retry
+from service.core import listing, notices, retry
 from service.core.deliverables import Deliverable, Listed, newest_versions, read_list
 from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, LARGEST, Event, parse_instant
 from service.core.evidence import told_by_then, without, without_future
@@ -32,12 +32,14 @@ from service.core.observations import (
     result_of,
 )
 from service.core.production import (
+    FAILED,
     TERMINAL,
     WITH_FILES,
     Change,
     DeadLetter,
     Fact,
     Link,
+    Notice,
     Production,
     Source,
     adoptable,
@@ -72,10 +74,12 @@ class _Step:
     resolved: list[str] = field(default_factory=list)
     worked_on: set[str] = field(default_factory=set)
     replaces_last: bool = False
+    notices: list[Notice] = field(default_factory=list)
     told_complete: bool = field(init=False)
+    status_before: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.told_complete = self.p.complete
+        self.told_complete, self.status_before = self.p.complete, self.p.status
 
     def take_in(self, observation: Observation, now: datetime) -> None:
         if key := result_of(observation):
@@ -124,6 +128,9 @@ class _Step:
                 files=len(self.p.deliverables),
                 bytes=sum(one.bytes or 0 for one in self.p.deliverables),
             )
+            if self.p.status == "Published":
+                self.notices.append(notices.settled(self.p, now))
+        self._notice_failure(now)
         self._set(settled=settled, version=self.p.version + 1)
         return Change(
             production=self.p,
@@ -134,7 +141,15 @@ class _Step:
             dead_letters=tuple(self.dead_letters),
             resolved=tuple(self.resolved),
             worked_on=frozenset(self.worked_on),
+            notices=tuple(self.notices),
         )
+
+    def _notice_failure(self, now: datetime) -> None:
+        """Told once for each way to fail: events that are taken in again, in steps of their own, end in the same."""
+        status = self.p.status
+        if status in FAILED and status not in (self.status_before, self.p.failure_told):
+            self._set(failure_told=status)
+            self.notices.append(notices.failed(self.p, self.p.updated_at or now))
 
     # --- what JARAI says -------------------------------------------------------------------------------------
 
@@ -295,8 +310,8 @@ class _Step:
             self._give_up_unlisted("JARAI no longer lists it", answer.at)
 
     def _list(self, listed: Sequence[Listed], at: datetime, told_at: datetime) -> None:
-        latest = told_at + _DATE_LAGS
-        remade = self.p.remade_at is not None and self.p.has_files and latest > self.p.remade_at
+        since = self.p.remade_at
+        remade = since is not None and self.p.has_files and since - told_at < _DATE_LAGS
         outcome = listing.take_in(self.p.deliverables, listed, told_at, remade=remade)
         for one in outcome.news:
             version = {"version": one.version} if one.version > 1 else {}

@@ -15,6 +15,7 @@ from service.core.observations import ManifestFound
 from service.core.production import Production
 from service.core.view import instant
 
+FILE = "manifest.json"
 _FILE = re.compile(r"[A-Za-z0-9-]+(?:_[A-Za-z0-9-]+)?_([0-9a-f]{16})(?:\.[a-z0-9]{1,10})?")
 
 

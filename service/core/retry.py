@@ -25,6 +25,8 @@ MOST_ADVANCE_ATTEMPTS = 6
 MOST_CLAIMS = 6  # of a file or a question, each ended by the death of its process
 MOST_LIST_ATTEMPTS = 6
 MOST_EMPTY_LISTS = 3
+MOST_NOTICE_ATTEMPTS = 26  # about three days
+_LONGEST_RETRY_AFTER = timedelta(days=1)
 
 
 def backoff(attempt: int, *, first_seconds: float, longest_seconds: float, salt: str = "") -> timedelta:
@@ -67,3 +69,20 @@ def after_failed_ask(failures: int, salt: str) -> timedelta:
 def after_failed_advance(attempts: int) -> timedelta:
     """The pause before a production whose processing raised is tried again."""
     return backoff(attempts, first_seconds=0.5, longest_seconds=60)
+
+
+def after_failed_notice(attempts: int, retry_after: timedelta, salt: str) -> timedelta | None:
+    """The pause before a notice is sent again after `attempts` failures in a row, or None to give up.
+
+    `retry_after`: what the receiver asks for; never shorter than that, unless it asks for more than a day.
+    """
+    if attempts >= MOST_NOTICE_ATTEMPTS:
+        return None
+    pause = backoff(attempts, first_seconds=5, longest_seconds=6 * 3600, salt=salt)
+    return max(pause, min(retry_after, _LONGEST_RETRY_AFTER))
+
+
+def after_failed_receiver(failures: int, retry_after: timedelta) -> timedelta:
+    """The pause before anything is sent to a receiver that was down or overloaded `failures` times in a row."""
+    pause = backoff(failures, first_seconds=2, longest_seconds=300)
+    return max(pause, min(retry_after, _LONGEST_RETRY_AFTER))

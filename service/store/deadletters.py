@@ -14,7 +14,7 @@ from redis import Redis
 from service.core.redaction import redact
 from service.store.scripts import BURY, PREFIX, Script
 
-Kind = Literal["event", "production", "deliverable", "question"]
+Kind = Literal["event", "production", "deliverable", "question", "notice"]
 INDEX = f"{PREFIX}deadletters"
 
 

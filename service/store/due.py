@@ -47,6 +47,8 @@ class Due:
     next_at: datetime | None
     set_back_seconds: float
     deployment: str
+    notify: int
+    notify_bells: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,10 @@ def sweep(redis: Redis) -> Due:
     """One look at all due lists."""
     row = SWEEP.run(redis, _PATIENCE_MS)
     next_at = _moment(row[6]) if row[6] >= 0 else None
-    return Due(_moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at, row[7] / 1000, row[8].decode())
+    set_back_seconds, name = row[7] / 1000, row[8].decode()
+    return Due(
+        _moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at, set_back_seconds, name, row[9], row[10]
+    )
 
 
 def claim_ask(redis: Redis) -> AskClaim | None:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 from redis import Redis
 
-from service.core import events, observations, production
+from service.core import events, notices, observations, production
 from service.core.errors import UnreadableState
 from service.core.observations import EventArrived, Observation
 from service.core.production import Change, Production
@@ -62,10 +62,13 @@ def claim(redis: Redis, most: int) -> list[Claim]:
 
 
 def commit(
-    redis: Redis, changes: Sequence[tuple[Claim, Production, Change]], retention: timedelta
+    redis: Redis, changes: Sequence[tuple[Claim, Production, Change]], retention: timedelta, *, notify: bool = False
 ) -> list[int | Exception]:
-    """Write each change whole or not at all. For each: observations left in its inbox; -1, somebody was faster."""
-    return run_all(redis, [(COMMIT, _commit_args(*change, retention)) for change in changes])
+    """Write each change whole or not at all. For each: observations left in its inbox; -1, somebody was faster.
+
+    `notify`: its notices are to be delivered, too. They stand in the stream of facts in any case.
+    """
+    return run_all(redis, [(COMMIT, _commit_args(*change, retention, notify)) for change in changes])
 
 
 def failed(redis: Redis, claimed: Claim, pause: timedelta, most_attempts: int, reason: str) -> None:
@@ -183,7 +186,9 @@ def _event_entry(entry: bytes, body: Any) -> dict[str, Any]:
     return shown
 
 
-def _commit_args(claimed: Claim, before: Production, change: Change, retention: timedelta) -> tuple[Any, ...]:
+def _commit_args(
+    claimed: Claim, before: Production, change: Change, retention: timedelta, notify: bool
+) -> tuple[Any, ...]:
     after = change.production
     references = {entry[1:].split()[0]: entry.decode() for entry in claimed.entries if entry.startswith(b"e")}
     due = after.due_to_ask_at
@@ -209,6 +214,9 @@ def _commit_args(claimed: Claim, before: Production, change: Change, retention: 
         ],
         "resolved": [deadletters.letter_id("question", f"{after.production_id}-{key}") for key in change.resolved],
         "counts": _counts(change),
+        "account": after.account_id or "",
+        "notices": [[notice.id, notice.type, notices.body(notice)] for notice in change.notices],
+        "notify": notify,
     }
     state = b"%d\n" % after.version + production.to_json(after)
     return after.production_id, before.version, state, len(claimed.entries), json.dumps(effects)

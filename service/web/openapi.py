@@ -108,12 +108,12 @@ SCHEMAS: Mapping[str, Schema] = {
     }),
     "DeadLetter": _object({
         "id": _TEXT,
-        "kind": {"enum": ["event", "production", "deliverable", "question"]},
+        "kind": {"enum": ["event", "production", "deliverable", "question", "notice"]},
         "reason": _TEXT,
         "addedAt": _INSTANT,
         "productionId": _TEXT_OR_NULL,
         "details": {"type": "object"},
-        "bodyBytes": {**_NUMBER, "description": "Of what was sent, where it is an event."},
+        "bodyBytes": {**_NUMBER, "description": "Of what was sent: by JARAI (an event), or by us (a notice)."},
     }, optional=("bodyBytes",)),
     "DeadLetters": _object({"deadletters": _list(_named("DeadLetter")), "total": _NUMBER}),
     "Readiness": _object({

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.retry import Failure, after_download_failure, after_failed_advance, after_failed_ask, backoff
+from service.core.retry import (
+    Failure,
+    after_download_failure,
+    after_failed_advance,
+    after_failed_ask,
+    backoff,
+    resumes_at_once,
+)
 
 
 @given(st.integers(-3, 10_000), st.floats(0.1, 60), st.floats(60, 3600), st.text(max_size=5))
@@ -50,3 +57,11 @@ def test_jarai_is_asked_ever_more_rarely_while_it_gives_no_answer() -> None:
 def test_a_production_whose_processing_raised_is_tried_again_within_a_minute() -> None:
     assert after_failed_advance(1) <= timedelta(seconds=0.5)
     assert after_failed_advance(50) <= timedelta(seconds=60)
+
+
+def test_a_broken_line_is_gone_on_with_as_long_as_it_brings_something() -> None:
+    mebi = 1024 * 1024
+    assert resumes_at_once(1, mebi)
+    assert resumes_at_once(20, 5 * mebi)
+    assert not resumes_at_once(21, 5 * mebi)
+    assert not resumes_at_once(1, mebi - 1)

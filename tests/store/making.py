@@ -94,6 +94,7 @@ def values_of(redis: Redis) -> dict[str, str]:
         "hash": redis.hgetall,
         "zset": lambda key: redis.zrange(key, 0, -1),
         "set": redis.smembers,
+        "stream": redis.xrange,
     }
     keys: list[bytes] = list(redis.scan_iter())
     kinds: dict[bytes, Any] = {key: redis.type(key) for key in keys}
