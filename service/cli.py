@@ -65,14 +65,15 @@ def web() -> None:
 
 
 @main.command()
-@click.option("--queues", default=",".join(jobs.QUEUES), show_default=True, help="Which work to do here.")
+@click.option("--queues", default=",".join(jobs.QUEUES), show_default=True,
+              help="Which work to do here; notify: nothing without NOTIFY_URL.")  # fmt: skip
 @click.option("--advance", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes for states.")
 @click.option("--download", default=3, show_default=True, type=click.IntRange(1, 64), help="Processes for files.")
 def worker(queues: str, advance: int, download: int) -> None:
     """Move productions forward and download their deliverables."""
     names = [name.strip() for name in queues.split(",")]
     if not set(names) <= set(jobs.QUEUES):
-        raise click.BadParameter(f"known queues are {' and '.join(jobs.QUEUES)}", param_hint="--queues")
+        raise click.BadParameter(f"known queues are {', '.join(jobs.QUEUES)}", param_hint="--queues")
     here = runtime.start("worker")
     _workers("workers.worker:launch")(here.settings, names, {"advance": advance, "download": download, "notify": 1})
 

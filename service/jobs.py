@@ -14,7 +14,11 @@ from rq import Queue
 
 QueueName = Literal["advance", "download", "notify"]
 QUEUES: tuple[QueueName, ...] = ("advance", "download", "notify")
-JOBS: Mapping[QueueName, str] = {queue: f"workers.{queue}.run" for queue in QUEUES}
+JOBS: Mapping[QueueName, str] = {
+    "advance": "workers.advance.run",
+    "download": "workers.download.run",
+    "notify": "workers.notify.run",
+}
 
 # More waiting bells than workers would only be work for RQ.
 _MOST_BELLS = 8

@@ -87,15 +87,17 @@ CATALOGUE: Mapping[str, Entry] = {
         "A stored file is not what it was (`verify`); it is fetched again where JARAI still lists it.",
         True,
     ),
-    "notice.delivered": Entry("info", "notice_id, notice_type, attempts", "NOTIFY_URL took what it was told."),
-    "notice.retrying": Entry(
-        "warning", "notice_id, notice_type, error, attempts, next_at", "NOTIFY_URL did not take it; it is told again."
-    ),
     "manifest.failed": Entry("error", "failure, error", "manifest.json could not be written; it is tried again.", True),
     "storage.unavailable": Entry(
         "error", "error", "The storage is full, gone, read-only or does not answer; downloads wait.", True
     ),
     "storage.available": Entry("info", "", "The storage takes files again."),
+    "notice.delivered": Entry("info", "notice_id, type, attempts, seconds", "NOTIFY_URL has taken a notice."),
+    "notice.retrying": Entry(
+        "warning",
+        "notice_id, type, error, attempts, next_at",
+        "NOTIFY_URL has not taken a notice; it is sent again, under the same id.",
+    ),
     "deadletter.added": Entry("error", "deadletter_id, reason", "Work was given up until somebody looks.", True),
     "deadletter.retried": Entry("info", "deadletter_id", "Somebody had a dead letter tried again."),
     "deadletter.discarded": Entry("info", "deadletter_id", "Somebody threw a dead letter away."),

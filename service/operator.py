@@ -70,13 +70,12 @@ def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
         if kept.verdict == "quarantined":
             return False
         jobs.ring(redis, "advance")
-    elif letter.kind == "notice":
-        if not notices.revive(redis, str(letter.details.get("notice_id", ""))):
-            return False
-        jobs.ring(redis, "notify")
     elif letter.kind == "production":
         productions.revive(redis, letter.production_id or "")
         jobs.ring(redis, "advance")
+    elif letter.kind == "notice":
+        notices.keep_again(redis, letter)
+        jobs.ring(redis, "notify")
     elif productions.read(redis, letter.production_id or "") is None:
         return False  # forgotten meanwhile
     else:
@@ -89,10 +88,7 @@ def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
 
 def discard(redis: Redis, letter: str) -> bool:
     """Throw a dead letter away; False when there is none of that id."""
-    known = deadletters.find(redis, letter)
     found = deadletters.remove(redis, letter)
-    if known is not None and known.kind == "notice":
-        notices.discard(redis, str(known.details.get("notice_id", "")))
     if found:
         log.get()("deadletter.discarded", deadletter_id=letter)
     return found

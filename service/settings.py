@@ -12,7 +12,7 @@ from typing import Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from service.core.budget import Limits
 from service.core.errors import SettingsError
@@ -21,7 +21,9 @@ from service.core.signature import decode_secret
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 _SLOWEST_LINE_BYTES = 64 * 1024  # a second; below it, a download that is held back looks like one that hangs
-_SHORTEST_NOTIFY_SECRET_BYTES = 24  # by Standard Webhooks
+_NOTIFY_PREFIX = "whsec_"
+_LEAST_NOTIFY_KEY_BYTES = 24
+_LEAST_SECRET_PATH = 20
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _BUCKET = re.compile(r"(s3|az|gs)://[A-Za-z0-9][A-Za-z0-9._-]{1,221}(/[^/?#@\\\s]+)*/*")
 # What an object store in STORAGE_URL is reached by, under the names that its vendor's own tools know.
@@ -88,7 +90,7 @@ class Settings(BaseModel):
     rate_limit_per_minute: int | None = Field(None, alias="RATE_LIMIT_PER_MINUTE", ge=1)
     rate_limit_per_day: int | None = Field(None, alias="RATE_LIMIT_PER_DAY", ge=1)
     notify_url: str = Field("", alias="NOTIFY_URL", repr=False)
-    notify_secret: str = Field("", alias="NOTIFY_SECRET", repr=False)
+    notify_secret: str = Field("", alias="NOTIFY_SECRET", repr=False, validate_default=True)
     retention_days: float = Field(30, alias="RETENTION_DAYS", gt=0, le=36500)
     log_format: Literal["json", "console", ""] = Field("", alias="LOG_FORMAT")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", alias="LOG_LEVEL")
@@ -143,25 +145,6 @@ class Settings(BaseModel):
             raise ValueError("must be plain characters without spaces")
         return value
 
-    @field_validator("notify_url")
-    @classmethod
-    def _notify_url_is_plain(cls, value: str) -> str:
-        parts = _split(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
-            raise ValueError("must be an http or https address without a password")
-        return value
-
-    @field_validator("notify_secret")
-    @classmethod
-    def _notify_secret_is_one(cls, value: str) -> str:
-        try:
-            key = base64.b64decode(value.removeprefix("whsec_") + "==")
-        except ValueError:
-            raise ValueError("is no base64") from None
-        if value and len(key) < _SHORTEST_NOTIFY_SECRET_BYTES:
-            raise ValueError(f"must be whsec_ and at least {_SHORTEST_NOTIFY_SECRET_BYTES} random bytes in base64")
-        return value
-
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
@@ -181,6 +164,32 @@ class Settings(BaseModel):
                 "credentials have variables of their own"
             )
         return value.rstrip("/")
+
+    @field_validator("notify_url")
+    @classmethod
+    def _notify_url_is_http(cls, value: str) -> str:
+        parts = _split(value)
+        plain = value.isascii() and value.isprintable() and " " not in value
+        if value and not (plain and parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError("must be an http or https address")
+        if "@" in parts.netloc or parts.fragment:
+            raise ValueError("must hold no user, no password and no fragment")
+        return value
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _notify_secret_signs(cls, value: str, others: ValidationInfo) -> str:
+        if others.data.get("notify_url") and not value:
+            raise ValueError("has to be set where NOTIFY_URL is")
+        if value and len(_decode_notify_secret(value)) < _LEAST_NOTIFY_KEY_BYTES:
+            raise ValueError(f"must be of at least {_LEAST_NOTIFY_KEY_BYTES} bytes, before they are encoded")
+        return value
+
+    @property
+    def notify_place(self) -> str:
+        """As much of NOTIFY_URL as may be shown: its path and its query may be a secret."""
+        parts = urlsplit(self.notify_url)
+        return f"{parts.scheme}://{parts.netloc}"
 
     @property
     def webhook_keys(self) -> tuple[bytes, ...]:
@@ -207,15 +216,11 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """Every value that no log line may hold."""
         password = urlsplit(self.redis_url).password or ""
-        values = [
-            self.jarai_api_key,
-            self.admin_token,
-            self.notify_secret,
-            self.notify_url,
-            password,
-            unquote(password),
-            *self.webhook_secrets,
-        ]
+        notify = urlsplit(self.notify_url)
+        values = [self.jarai_api_key, self.admin_token, password, unquote(password), *self.webhook_secrets]
+        values += [self.notify_secret, self.notify_secret.removeprefix(_NOTIFY_PREFIX), notify.query]
+        if len(notify.path) >= _LEAST_SECRET_PATH:  # a shorter one is a word that other texts hold too
+            values.append(notify.path)
         for secret in (value for name, value in self.storage_environment if name in _STORAGE_SECRETS):
             parts = [part for pair in _IN_A_SECRET.findall(secret) for part in pair]
             values += [secret, *parts, *map(unquote, parts)]
@@ -236,13 +241,20 @@ def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Pat
     known = {name: value for name, value in found.items() if value}
     known["storage_environment"] = tuple(sorted((name, known[name]) for name in STORAGE_NAMES & known.keys()))
     try:
-        settings = Settings.model_validate(known)
+        return Settings.model_validate(known)
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
-    for missing, other in (("notify_secret", "notify_url"), ("notify_url", "notify_secret")):
-        if getattr(settings, other) and not getattr(settings, missing):
-            raise SettingsError(f"{missing.upper()} is missing: {other.upper()} is set, and one needs the other.")
-    return settings
+
+
+def _decode_notify_secret(secret: str) -> bytes:
+    """Standard Webhooks: `whsec_` and base64. Raises ValueError without the secret in it."""
+    bare = secret.removeprefix(_NOTIFY_PREFIX)
+    try:
+        if bare == secret:
+            raise ValueError
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+    except ValueError:
+        raise ValueError(f"must be {_NOTIFY_PREFIX} followed by base64") from None
 
 
 def _split(address: str) -> SplitResult:
@@ -259,4 +271,7 @@ def _split(address: str) -> SplitResult:
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     message = first["msg"].removeprefix("Value error, ")
-    return f"{first['loc'][0]} is wrong: {message[0].lower()}{message[1:]}."
+    place = str(first["loc"][0])  # the alias, or the field's own name where it is its default that is wrong
+    field = Settings.model_fields.get(place)
+    name = place if field is None else field.alias
+    return f"{name} is wrong: {message[0].lower()}{message[1:]}."

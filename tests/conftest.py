@@ -22,7 +22,7 @@ pytest_plugins = ["tests.servers.fixtures"]
 def _nothing_from_outside() -> None:
     """No setting of the machine that runs the tests reaches them."""
     for name in list(os.environ):
-        ours = name.startswith(("JARAI_", "POLL_", "LOG_", "RATE_LIMIT_")) or name in ("REDIS_URL", "ADMIN_TOKEN")
+        ours = name.startswith(("JARAI_", "POLL_", "LOG_", "RATE_", "NOTIFY_")) or name in ("REDIS_URL", "ADMIN_TOKEN")
         if ours or name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             del os.environ[name]
 

@@ -26,14 +26,16 @@ def run() -> None:
     here = runtime.current("worker advance")
     settings = here.settings
     try:
-        retention = timedelta(days=settings.retention_days)
-        drain(here.redis, settings.intervals, retention, notify=bool(settings.notify_url))
+        drain(here.redis, settings.intervals, timedelta(days=settings.retention_days), notify=bool(settings.notify_url))
     except RedisError as error:  # the sweep rings again when Redis is back
         log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
 
 
 def drain(redis: Redis, intervals: Intervals, retention: timedelta, *, notify: bool = False) -> int:
-    """Take in everything that is due; how many productions that were. Any number may run at the same time."""
+    """Take in everything that is due; how many productions that were. Any number may run at the same time.
+
+    `notify`: somebody is to be told what has become of them.
+    """
     done = 0
     while not shutdown.requested():
         claims = productions.claim(redis, _PRODUCTIONS_AT_ONCE)
@@ -55,8 +57,8 @@ def _step(redis: Redis, claims: Sequence[Claim], intervals: Intervals, retention
         except Exception as error:  # noqa: BLE001 - here one production's turn ends: noted, tried again, then buried
             _note_failure(redis, claim, error)
     files = notices = 0
-    results = productions.commit(redis, changes, retention, notify=notify)
-    for (claim, before, change), left in zip(changes, results, strict=True):
+    committed = productions.commit(redis, changes, retention, notify=notify)
+    for (claim, before, change), left in zip(changes, committed, strict=True):
         if isinstance(left, Exception):
             _note_failure(redis, claim, left)
         elif left >= 0:  # below: somebody else was faster, and has said it

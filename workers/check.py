@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -14,14 +14,16 @@ from redis.exceptions import RedisError
 from service.core import partner_api
 from service.core.budget import read_answer
 from service.core.errors import JaraiError, ReceiverError
+from service.core.view import instant
 from service.runtime import Runtime
-from service.store import deadletters, due, notices, requests
+from service.store import deadletters, due, notices, productions, requests
 from service.store.connection import safety_problems
 from workers.storage import open_storage
 
 Verdict = Literal["ok", "warning", "broken"]
 _LEAST_FREE_BYTES = 1024**3
 _LARGEST_SKEW_SECONDS = 60.0
+_LATEST_NOTICE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +88,6 @@ def _storage(runtime: Runtime) -> Iterator[Line]:
     yield Line("storage", verdict, f"{storage.where} takes files{room}")
 
 
-def _handover(runtime: Runtime) -> Line:
-    """Nothing is sent to see whether it arrives: that would be a notice of nothing."""
-    if not runtime.settings.notify_url:
-        return Line("hand-over", "ok", "NOTIFY_URL is not set: what settles is told in the stream jarai:facts alone")
-    waiting, next_at = notices.waiting(runtime.redis)
-    if not waiting:
-        return Line("hand-over", "ok", "NOTIFY_URL has taken everything that it was told")
-    at = f", the next one is due at {next_at.isoformat(timespec='seconds')}" if next_at is not None else ""
-    return Line("hand-over", "warning", f"{waiting} notice(s) wait for NOTIFY_URL{at}")
-
-
 def _jarai(runtime: Runtime, redis_answers: bool) -> Iterator[Line]:
     settings = runtime.settings
     if not settings.jarai_api_key:
@@ -141,6 +132,20 @@ def _work(runtime: Runtime) -> Iterator[Line]:
         "ok" if idle else "warning",
         f"{waiting.advance} production(s) and {waiting.download} file(s) wait for a worker",
     )
-    yield _handover(runtime)
+    yield _notices(runtime)
     letters = deadletters.count(runtime.redis)
     yield Line("dead letters", "warning" if letters else "ok", f"{letters} wait for a person")
+
+
+def _notices(runtime: Runtime) -> Line:
+    """Nothing is sent: whether the receiver takes notices is seen from those that wait."""
+    settings, redis = runtime.settings, runtime.redis
+    oldest_at = notices.oldest_at(redis)
+    waits = (
+        "" if oldest_at is None else f"{notices.waiting(redis)} notice(s) wait, the oldest since {instant(oldest_at)}"
+    )
+    if not settings.notify_url:
+        verdict: Verdict = "warning" if waits else "ok"
+        return Line("notify", verdict, f"NOTIFY_URL is not set: nobody is told{f'; {waits}' if waits else ''}")
+    late = oldest_at is not None and productions.now(redis) - oldest_at > _LATEST_NOTICE
+    return Line("notify", "warning" if late else "ok", f"{settings.notify_place} is told; {waits or 'nothing waits'}")

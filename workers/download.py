@@ -48,7 +48,6 @@ from workers import shutdown
 from workers.storage import Partial, Storage, Stored, open_storage
 from workers.transfer import Fetched, Known, Transfer, open_pool
 
-MANIFEST_FILE = "manifest.json"
 _RENEW_SECONDS = 1.0
 _LEASE_SECONDS = due.DOWNLOAD_LEASE_MS / 1000
 _STALL_SECONDS, _STALL_BYTES = 60.0, 64 * 1024
@@ -178,7 +177,7 @@ class Downloader:
         if found is not None:
             return found
         content = json.dumps(manifest.describe(production), indent=2).encode() + b"\n"
-        if not storage.write(_name(claim), production.folder or "", MANIFEST_FILE, content, progress.renew):
+        if not storage.write(_name(claim), production.folder or "", manifest.FILE, content, progress.renew):
             raise TransferFailed("another process still holds the manifest")
         if production.complete:
             for one in production.deliverables:
@@ -305,7 +304,7 @@ def _name(claim: DownloadClaim) -> str:
 def _found(storage: Storage, production: Production, now: datetime, progress: _Progress) -> ManifestFound | None:
     """What an earlier manifest tells of files that lie there whole, and that this production knows nothing of."""
     folder = production.folder or ""
-    content = storage.read(folder, MANIFEST_FILE)
+    content = storage.read(folder, manifest.FILE)
     try:
         found = manifest.parse(content or b"").found(folder, storage.sizes(folder) if content else {}, now)
     except ValueError:
@@ -327,7 +326,7 @@ def _already_here(
 
     Whole is what equals its note, or its line in the manifest, and whatever JARAI announced.
     """
-    known = partial.note.get("stored") or _in_manifest(storage.read(folder, MANIFEST_FILE), wanted)
+    known = partial.note.get("stored") or _in_manifest(storage.read(folder, manifest.FILE), wanted)
     if not known:
         return None
     found = storage.stored(folder, wanted.file, progress.tick)

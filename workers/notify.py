@@ -1,10 +1,15 @@
-"""The queue `notify`: tells NOTIFY_URL what there is to tell, signed as Standard Webhooks has it."""
+"""The queue `notify`: tells whoever listens at NOTIFY_URL what has been committed, signed, until it has been taken.
+
+One attempt is one request, limited as a whole; what follows from it is decided in `core.notices`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+from dataclasses import dataclass
 from datetime import timedelta
-from urllib.parse import urlsplit
+from time import monotonic
 
 import urllib3
 from redis import Redis
@@ -14,37 +19,49 @@ from urllib3.util import Timeout
 
 from service import log, outgoing, runtime
 from service.core import retry
+from service.core.notices import GONE, Verdict, judge, retry_after
 from service.jarai import USER_AGENT
 from service.settings import Settings
-from service.store import deadletters, notices, productions
+from service.store import notices
 from service.store.notices import NoticeClaim
 from workers import shutdown
 
-_TIMEOUT = Timeout(connect=5, read=8)
-_LONGEST_ENDPOINT_PAUSE = timedelta(minutes=5)
-_PLEASE_WAIT = (429, 503)
+# Together less than what a process gets to end in good order.
+_ANSWER_SECONDS, _REST_SECONDS = 7.0, 1.0
+_MOST_READ_BYTES = 4096
 
 
 def run() -> None:
     """The job: a bell has rung."""
     here = runtime.current("worker notify")
+    if not here.settings.notify_url:
+        return
     try:
         Notifier(here.redis, here.settings).drain()
     except RedisError as error:  # the claim runs out and the sweep rings again
         log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
 
 
-class Notifier:
-    """Sends what is due. Any number may run at the same time. `answer_seconds`: how long an answer may take in all."""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """`status` None: none came, and `error` says why. Nothing of what stands in an answer is ever repeated."""
 
-    def __init__(self, redis: Redis, settings: Settings, answer_seconds: float = 10.0) -> None:
-        self._redis, self._url, self._answer_seconds = redis, settings.notify_url, answer_seconds
+    status: int | None = None
+    error: str = ""
+    retry_after: timedelta = timedelta(0)
+
+
+class Notifier:
+    """Sends what is due, one notice after the other. Any number may run at the same time, on any host."""
+
+    def __init__(self, redis: Redis, settings: Settings, longest_seconds: float = _ANSWER_SECONDS) -> None:
+        self._redis, self._url, self._longest_seconds = redis, settings.notify_url, longest_seconds
         self._signer = Webhook(settings.notify_secret)
-        self._pool = outgoing.open_pool(_TIMEOUT, {"User-Agent": USER_AGENT, "Content-Type": "application/json"})
+        self._pool = outgoing.open_pool(Timeout(connect=longest_seconds, read=longest_seconds))
         self._log = log.get()
 
     def drain(self) -> int:
-        """Send everything that is due, until the address turns out to be in trouble; how many attempts that were."""
+        """Send everything that is due; how many attempts that were."""
         done = 0
         while not shutdown.requested():
             claim = notices.claim(self._redis, uuid.uuid4().hex)
@@ -55,56 +72,101 @@ class Notifier:
         return done
 
     def _attempt(self, claim: NoticeClaim) -> None:
-        status, answer, retry_after_seconds = self._send(claim)
-        if status is not None and 200 <= status < 300:
-            if notices.delivered(self._redis, claim):
-                self._log("notice.delivered", **self._who(claim), attempts=claim.attempts + 1)
+        started = monotonic()
+        if claim.claims > retry.MOST_CLAIMS:
+            self._failed(claim, Verdict(), f"each of {retry.MOST_CLAIMS} processes that sent it died or hung")
             return
-        attempts = claim.attempts + 1
-        pause = retry.after_failed_notice(attempts, status, retry_after_seconds, claim.id)
-        if pause is None:
-            self._give_up(claim, attempts, answer)
-            return
-        # What is wrong with the address is wrong for every notice: one of them tries it, the others wait.
-        of_address = status is None or status >= 500 or status == 429
-        endpoint_pause = min(pause, _LONGEST_ENDPOINT_PAUSE) if of_address else timedelta(0)
-        notices.postpone(self._redis, claim, attempts, pause, endpoint_pause)
-        next_at = productions.now(self._redis) + pause
-        self._log("notice.retrying", **self._who(claim), error=answer, attempts=attempts, next_at=next_at)
+        answer = self._send(claim)
+        verdict = judge(
+            answer.status,
+            answer.retry_after,
+            attempts=claim.attempts,
+            receiver_failures=claim.receiver_failures,
+            notice_id=claim.id,
+        )
+        if not verdict.delivered:
+            self._failed(claim, verdict, answer.error)
+        elif notices.delivered(self._redis, claim):
+            seconds = round(monotonic() - started, 3)
+            self._log("notice.delivered", **_who(claim), attempts=claim.attempts + 1, seconds=seconds)
 
-    def _send(self, claim: NoticeClaim) -> tuple[int | None, str, float | None]:
-        """The status, or None without an answer; what came of it in words; how long the address wants to be left."""
-        now = productions.now(self._redis)
-        headers = {
-            **self._pool.headers,
-            "webhook-id": claim.id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._signer.sign(claim.id, now, claim.body),
-        }
+    def _failed(self, claim: NoticeClaim, verdict: Verdict, error: str) -> None:
+        if not notices.failed(self._redis, claim, verdict, error):
+            return  # somebody else has it by now, and will tell
+        if verdict.again_in is None:
+            self._log("deadletter.added", **_who(claim), deadletter_id=notices.letter_id(claim.id), reason=error)
+            return
+        next_at = claim.now + verdict.again_in
+        self._log("notice.retrying", **_who(claim), error=error, attempts=claim.attempts + 1, next_at=next_at)
+
+    def _send(self, claim: NoticeClaim) -> _Answer:
         try:
-            with outgoing.within(self._answer_seconds):
+            with outgoing.within(self._longest_seconds):
+                # On a connection of its own: one that was kept may be found closed, and that would look like a failure.
                 answer = self._pool.request(
-                    "POST", self._url, body=claim.body.encode(), headers=headers, redirect=False, preload_content=False
+                    "POST",
+                    self._url,
+                    body=claim.body.encode(),
+                    headers=self._headers(claim),
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
                 )
         except urllib3.exceptions.HTTPError as error:
-            return None, f"{_host(self._url)} gives no answer: {type(error).__name__}", None
-        answer.close()  # its head says it all
-        answer.release_conn()
-        wait = answer.headers.get("Retry-After", "") if answer.status in _PLEASE_WAIT else ""
-        seconds = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 8 else None
-        return answer.status, f"{_host(self._url)} answers {answer.status}", seconds
+            return _Answer(error=f"no answer: {_plain(error)}")
+        except Exception as error:  # noqa: BLE001 - here one notice's turn ends: noted, sent again, then buried
+            return _Answer(error=f"no answer: unexpected {type(error).__name__}")
+        _let_go(answer)
+        asked = retry_after(answer.status, answer.headers.get("Retry-After", ""), claim.now)
+        return _Answer(answer.status, _said(answer.status), asked)
 
-    def _give_up(self, claim: NoticeClaim, attempts: int, answer: str) -> None:
-        reason = f"{claim.type} could not be told: {answer}"
-        if notices.give_up(self._redis, claim, reason, attempts):
-            identity = deadletters.letter_id("notice", claim.id)
-            self._log("deadletter.added", production_id=claim.production_id, deadletter_id=identity, reason=reason)
+    def _headers(self, claim: NoticeClaim) -> dict[str, str]:
+        """The id is the notice's, the time is the attempt's."""
+        return {
+            "User-Agent": USER_AGENT,
+            "Content-Type": "application/json",
+            "Connection": "close",
+            "webhook-id": claim.id,
+            "webhook-timestamp": str(int(claim.now.timestamp())),
+            "webhook-signature": self._signer.sign(claim.id, claim.now, claim.body),
+        }
 
-    def _who(self, claim: NoticeClaim) -> dict[str, str]:
-        return {"production_id": claim.production_id, "notice_id": claim.id, "notice_type": claim.type}
+
+def _who(claim: NoticeClaim) -> dict[str, str | None]:
+    return {
+        "production_id": claim.production_id,
+        "account_id": claim.account_id or None,
+        "notice_id": claim.id,
+        "type": claim.type,
+    }
 
 
-def _host(url: str) -> str:
-    """What of NOTIFY_URL may be said: its path and query may be secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+def _let_go(answer: urllib3.BaseHTTPResponse) -> None:
+    """The status has decided. A little of the rest is read, so that its sender does not find the line cut."""
+    left = _MOST_READ_BYTES
+    with contextlib.suppress(urllib3.exceptions.HTTPError, OSError), outgoing.within(_REST_SECONDS):
+        while left > 0 and (chunk := answer.read1(left)):
+            left -= len(chunk)
+    answer.close()
+    answer.release_conn()
+
+
+def _said(status: int) -> str:
+    if status == GONE:
+        return f"answered with {status}: it wants no more of this"
+    if 300 <= status < 400:
+        return f"answered with {status}: NOTIFY_URL has to be the address that it leads to"
+    return f"answered with {status}"
+
+
+def _plain(error: Exception) -> str:
+    """What went wrong, without the address."""
+    if isinstance(error, urllib3.exceptions.NameResolutionError):
+        return "its name can't be resolved"
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "it takes too long"
+    if isinstance(error, urllib3.exceptions.SSLError):
+        return "its certificate is not accepted, or it speaks no TLS"
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "there is no connection to it"
+    return type(error).__name__

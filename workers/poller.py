@@ -41,6 +41,7 @@ class Poller:
         self._wake = threading.Event()
         asks = bool(runtime.settings.jarai_api_key)
         self._asker = Asker(runtime.redis, runtime.jarai, runtime.settings.limits) if asks else None
+        self._notifies = bool(runtime.settings.notify_url)
         self._log = log.get()
         self._without_store: set[str] = set()
         self._forgot_at = 0.0
@@ -76,7 +77,7 @@ class Poller:
         if now.download > now.download_bells:
             jobs.ring(self._redis, "download", bells=now.download)
             self._log("sweep.rang", queue="download")
-        if now.notify and not now.notify_bells:
+        if now.notify and not now.notify_bells and self._notifies:
             jobs.ring(self._redis, "notify")
             self._log("sweep.rang", queue="notify")
         if now.ask and self._asker is not None:

@@ -9,9 +9,8 @@ from typing import IO
 
 import click
 
-from service import log
+from service import jobs, log
 from service.core.errors import ReceiverError
-from service.jobs import QUEUES
 from service.settings import Settings
 from service.web.app import listen
 from workers import redis_server, worker
@@ -33,7 +32,7 @@ def deployment(
         processes = Processes(output)
         stack.callback(processes.end)
         processes.add("web", ["service.cli", "web"], shared)
-        worker.add(processes, worker.wanted(QUEUES, settings), worker.DEFAULT_PROCESSES, shared)
+        worker.add(processes, worker.served(settings, jobs.QUEUES), worker.DEFAULT_PROCESSES, shared)
         processes.add("poller", ["service.cli", "poller"], shared)
         yield processes
 
@@ -79,6 +78,7 @@ def _banner(settings: Settings, storage: str) -> str:
             f"  health        http://{settings.host}:{settings.port}/readyz",
             f"  redis         {redis}",
             f"  deliverables  {storage}",
+            *([f"  notifies      {settings.notify_place}"] if settings.notify_url else []),
             *(
                 []
                 if settings.webhook_secrets

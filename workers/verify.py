@@ -16,7 +16,6 @@ from service.store import inbox, productions
 from service.store.scripts import PREFIX
 from workers.storage import Storage, open_storage
 
-_MANIFEST_FILE = "manifest.json"
 _PAGE = 200
 _LOOK_SECONDS = 0.2
 
@@ -105,11 +104,11 @@ class Verification:
                 continue  # whole, or another one took its place while it was read
             self._damaged(folder, Damage(identity, one.key, one.file, problem))
         if production.manifest_written == production.manifest_revision > 0:
-            written = self._storage.read(folder, _MANIFEST_FILE)
+            written = self._storage.read(folder, manifest.FILE)
             now = productions.read(self._redis, identity)
             if now is not None and now.manifest_revision == production.manifest_revision and not _tells(written, now):
                 problem = "is gone" if written is None else "does not tell what is stored"
-                self._damaged(folder, Damage(identity, MANIFEST, _MANIFEST_FILE, problem))
+                self._damaged(folder, Damage(identity, MANIFEST, manifest.FILE, problem))
 
     def _check_forgotten(self, folder: str, content: bytes, sizes: Mapping[str, int]) -> None:
         """One that Redis does not know (any more): its manifest is all there is to go by."""

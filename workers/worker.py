@@ -15,6 +15,7 @@ from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 
 from service import log, runtime
+from service.core.errors import SettingsError
 from service.settings import Settings
 from service.store import deployment
 from service.store.connection import connect
@@ -26,16 +27,22 @@ _IDLE_SECONDS = 30
 
 
 def launch(settings: Settings, queues: Sequence[str], processes: Mapping[str, int] = DEFAULT_PROCESSES) -> None:
-    """Start the workers of these queues and keep them alive until SIGTERM or Ctrl-C."""
+    """Start the workers of these queues and keep them alive until SIGTERM or Ctrl-C.
+
+    Raises SettingsError when there is nobody to notify and nothing else to do.
+    """
+    queues = served(settings, queues)
+    if not queues:
+        raise SettingsError("NOTIFY_URL is not set: there is nothing to do on the queue notify.")
     kept = Processes()
     signal.signal(signal.SIGTERM, lambda *_: kept.stop())
     signal.signal(signal.SIGINT, lambda *_: kept.stop())
-    add(kept, wanted(queues, settings), processes, {"REDIS_URL": runtime.redis_url(settings)})
+    add(kept, queues, processes, {"REDIS_URL": runtime.redis_url(settings)})
     kept.run()
 
 
-def wanted(queues: Sequence[str], settings: Settings) -> Sequence[str]:
-    """Those of the queues that there is work for: without NOTIFY_URL nobody is notified."""
+def served(settings: Settings, queues: Sequence[str]) -> list[str]:
+    """Those that have something to do: nobody is notified without an address."""
     return [queue for queue in queues if queue != "notify" or settings.notify_url]
 
 

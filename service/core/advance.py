@@ -32,6 +32,7 @@ from service.core.observations import (
     result_of,
 )
 from service.core.production import (
+    FAILED,
     TERMINAL,
     WITH_FILES,
     Change,
@@ -72,13 +73,13 @@ class _Step:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     resolved: list[str] = field(default_factory=list)
     worked_on: set[str] = field(default_factory=set)
-    notices: list[Notice] = field(default_factory=list)
     replaces_last: bool = False
+    notices: list[Notice] = field(default_factory=list)
     told_complete: bool = field(init=False)
-    told_status: str | None = field(init=False)
+    status_before: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.told_complete, self.told_status = self.p.complete, self.p.status
+        self.told_complete, self.status_before = self.p.complete, self.p.status
 
     def take_in(self, observation: Observation, now: datetime) -> None:
         if key := result_of(observation):
@@ -129,8 +130,7 @@ class _Step:
             )
             if self.p.status == "Published":
                 self.notices.append(notices.settled(self.p, now))
-        if self.p.status != self.told_status and self.p.status in notices.ENDED_OTHERWISE:
-            self.notices.append(notices.failed(self.p, now))
+        self._notice_failure(now)
         self._set(settled=settled, version=self.p.version + 1)
         return Change(
             production=self.p,
@@ -143,6 +143,13 @@ class _Step:
             worked_on=frozenset(self.worked_on),
             notices=tuple(self.notices),
         )
+
+    def _notice_failure(self, now: datetime) -> None:
+        """Told once for each way to fail: events that are taken in again, in steps of their own, end in the same."""
+        status = self.p.status
+        if status in FAILED and status not in (self.status_before, self.p.failure_told):
+            self._set(failure_told=status)
+            self.notices.append(notices.failed(self.p, self.p.updated_at or now))
 
     # --- what JARAI says -------------------------------------------------------------------------------------
 

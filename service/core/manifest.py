@@ -13,8 +13,9 @@ from pydantic import AwareDatetime, BaseModel, Field
 from service.core.deliverables import Deliverable, current_files
 from service.core.observations import ManifestFound
 from service.core.production import Production
-from service.core.view import stored_file
+from service.core.view import instant
 
+FILE = "manifest.json"
 _FILE = re.compile(r"[A-Za-z0-9-]+(?:_[A-Za-z0-9-]+)?_([0-9a-f]{16})(?:\.[a-z0-9]{1,10})?")
 
 
@@ -89,7 +90,19 @@ def describe(production: Production) -> dict[str, Any]:
         "status": production.status,
         "settled": production.complete,
         "sandbox": production.sandbox,
-        "deliverables": [
-            stored_file(one, one.key in current) for one in production.deliverables if one.state == "stored"
-        ],
+        "deliverables": [_entry(one, one.key in current) for one in production.deliverables if one.state == "stored"],
     }
+
+
+def _entry(one: Deliverable, current: bool) -> dict[str, Any]:
+    entry = {
+        "id": one.id,
+        "type": one.type,
+        "file": one.file,
+        "bytes": one.bytes,
+        "sha256": one.sha256,
+        "storedAt": instant(one.stored_at),
+        "version": one.version,
+        "current": current,
+    }
+    return entry | {"versionOf": one.of} if one.of else entry

@@ -16,6 +16,7 @@ from service.core.observations import MANIFEST, ManifestFound
 # CONTRACT [docs]: the states in the order of a life, with those that are final and [seed] those that have files.
 LIFE = STATUSES
 TERMINAL = frozenset({"Published", "Failed", "Cancelled"})
+FAILED = frozenset({"Failed", "Cancelled"})
 WITH_FILES = frozenset({"AwaitingApproval", "Distributing", "Published"})
 Source = Literal["webhook", "poll", "manifest"]
 
@@ -74,6 +75,7 @@ class Production:
     manifest_at: datetime | None = None
     settled: bool = False
     settled_files: int = -1  # how many there were when that was said last
+    failure_told: str | None = None  # the status with which that was said last
 
     @property
     def terminal(self) -> bool:
@@ -148,7 +150,8 @@ class Production:
         return due if self.manifest_at is None else {**due, MANIFEST: self.manifest_at}
 
 
-# The name of everything that `advance` can tell, and of what its commit adds: for the metrics.
+# The name of everything that `advance` can tell, of what its commit adds, and of what becomes of its notices: for the
+# metrics.
 FACTS = (
     "production.status_changed",
     "production.settled",
@@ -160,6 +163,8 @@ FACTS = (
     "deliverable.compared",
     "deliverable.damaged",
     "manifest.failed",
+    "notice.delivered",
+    "notice.retrying",
     "deadletter.added",
 )
 
@@ -170,6 +175,16 @@ class Fact:
 
     name: str
     fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What other systems are told without having asked. The same fact has the same `id`, however often it is told."""
+
+    id: str
+    type: Literal["production.settled", "production.failed"]
+    at: datetime
+    data: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,19 +207,6 @@ class Link:
     key: str
     url: str
     expires_at: datetime
-
-
-NoticeType = Literal["production.settled", "production.failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What partner systems are told. `data` holds no address and no secret; the same fact has the same `id`."""
-
-    id: str
-    type: NoticeType
-    at: datetime
-    data: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

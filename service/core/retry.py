@@ -19,14 +19,14 @@ _MOST_ATTEMPTS: dict[Failure, int] = {
     "died": 1,
 }
 _STORAGE_PAUSE = timedelta(seconds=30)
-_MOST_NOTICE_ATTEMPTS = 24
-_LONGEST_RETRY_AFTER = timedelta(days=1)
 _MOST_BREAKS = 20
 _LEAST_GAIN_BYTES = 1024 * 1024
 MOST_ADVANCE_ATTEMPTS = 6
 MOST_CLAIMS = 6  # of a file or a question, each ended by the death of its process
 MOST_LIST_ATTEMPTS = 6
 MOST_EMPTY_LISTS = 3
+MOST_NOTICE_ATTEMPTS = 26  # about three days
+_LONGEST_RETRY_AFTER = timedelta(days=1)
 
 
 def backoff(attempt: int, *, first_seconds: float, longest_seconds: float, salt: str = "") -> timedelta:
@@ -61,19 +61,6 @@ def resumes_at_once(breaks: int, gained_bytes: int) -> bool:
     return breaks <= _MOST_BREAKS and gained_bytes >= _LEAST_GAIN_BYTES
 
 
-def after_failed_notice(
-    attempts: int, status: int | None, retry_after_seconds: float | None, salt: str
-) -> timedelta | None:
-    """The pause before a notice is sent again, after `attempts` failures; None to give up, after about three days.
-
-    `status` of the answer, None where there was none. 410 says that nobody is there any more.
-    """
-    if status == 410 or attempts >= _MOST_NOTICE_ATTEMPTS:
-        return None
-    pause = backoff(attempts, first_seconds=5, longest_seconds=6 * 3600, salt=salt)
-    return max(pause, min(timedelta(seconds=retry_after_seconds or 0), _LONGEST_RETRY_AFTER))
-
-
 def after_failed_ask(failures: int, salt: str) -> timedelta:
     """The pause before JARAI is asked again about a production, after `failures` answers that were no use."""
     return backoff(failures, first_seconds=2, longest_seconds=900, salt=salt)
@@ -82,3 +69,20 @@ def after_failed_ask(failures: int, salt: str) -> timedelta:
 def after_failed_advance(attempts: int) -> timedelta:
     """The pause before a production whose processing raised is tried again."""
     return backoff(attempts, first_seconds=0.5, longest_seconds=60)
+
+
+def after_failed_notice(attempts: int, retry_after: timedelta, salt: str) -> timedelta | None:
+    """The pause before a notice is sent again after `attempts` failures in a row, or None to give up.
+
+    `retry_after`: what the receiver asks for; never shorter than that, unless it asks for more than a day.
+    """
+    if attempts >= MOST_NOTICE_ATTEMPTS:
+        return None
+    pause = backoff(attempts, first_seconds=5, longest_seconds=6 * 3600, salt=salt)
+    return max(pause, min(retry_after, _LONGEST_RETRY_AFTER))
+
+
+def after_failed_receiver(failures: int, retry_after: timedelta) -> timedelta:
+    """The pause before anything is sent to a receiver that was down or overloaded `failures` times in a row."""
+    pause = backoff(failures, first_seconds=2, longest_seconds=300)
+    return max(pause, min(retry_after, _LONGEST_RETRY_AFTER))

@@ -24,7 +24,6 @@ def describe(production: Production, progress: Mapping[str, Progress] = MappingP
     """A production as INTERFACE promises it. Holds no address and no secret. `progress` by a deliverable's key."""
     p = production
     current = current_files(p.deliverables)
-    failed = p.status == "Failed" or p.error_code is not None or p.error_message is not None
     return {
         "productionId": p.production_id,
         "accountId": p.account_id,
@@ -36,7 +35,7 @@ def describe(production: Production, progress: Mapping[str, Progress] = MappingP
         "source": p.source,
         "sandbox": p.sandbox,
         "expiresAt": instant(p.expires_at) if p.status == "Queued" else None,
-        "error": {"code": p.error_code, "message": p.error_message} if failed else None,
+        "error": error_of(p),
         "refused": p.refused or p.list_refused,
         "nextPollAt": instant(p.due_to_ask_at),
         "folder": p.folder,
@@ -46,19 +45,11 @@ def describe(production: Production, progress: Mapping[str, Progress] = MappingP
     }
 
 
-def stored_file(one: Deliverable, current: bool) -> dict[str, Any]:
-    """A file that lies there complete, as manifests and notices tell of it. `versionOf`: the key of the first one."""
-    entry = {
-        "id": one.id,
-        "type": one.type,
-        "file": one.file,
-        "bytes": one.bytes,
-        "sha256": one.sha256,
-        "storedAt": instant(one.stored_at),
-        "version": one.version,
-        "current": current,
-    }
-    return entry | {"versionOf": one.of} if one.of else entry
+def error_of(production: Production) -> dict[str, str | None] | None:
+    """What JARAI says of its failure; None where nothing has failed."""
+    p = production
+    failed = p.status == "Failed" or p.error_code is not None or p.error_message is not None
+    return {"code": p.error_code, "message": p.error_message} if failed else None
 
 
 def instant(moment: datetime | None) -> str | None:

@@ -85,18 +85,9 @@ def sweep(redis: Redis) -> Due:
     """One look at all due lists."""
     row = SWEEP.run(redis, _PATIENCE_MS)
     next_at = _moment(row[6]) if row[6] >= 0 else None
+    set_back_seconds, name = row[7] / 1000, row[8].decode()
     return Due(
-        now=_moment(row[0]),
-        advance=row[1],
-        advance_bells=row[2],
-        download=row[3],
-        download_bells=row[4],
-        ask=row[5],
-        next_at=next_at,
-        set_back_seconds=row[7] / 1000,
-        deployment=row[8].decode(),
-        notify=row[9],
-        notify_bells=row[10],
+        _moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at, set_back_seconds, name, row[9], row[10]
     )
 
 

@@ -1,77 +1,101 @@
-"""Notices that wait to be delivered: claiming, and what came of it."""
+"""Notices that wait to be delivered, and the stream of facts that has them all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
 
+from service.core.notices import Verdict
 from service.store import deadletters
-from service.store.scripts import (
-    CLAIM_NOTICE,
-    DELIVERED,
-    GIVE_UP_NOTICE,
-    POSTPONE_NOTICE,
-    PREFIX,
-    REVIVE_NOTICE,
-)
+from service.store.scripts import CLAIM_NOTICE, KEEP_NOTICE, NOTICE_DELIVERED, NOTICE_FAILED, PREFIX
 
-_LEASE_MS = 30_000
+FACTS = f"{PREFIX}facts"
+LEASE_MS = 30_000
+_INDEX = f"{PREFIX}notify"
+_MOST_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class NoticeClaim:
-    """A notice to send. `attempts`: how often that failed before."""
+    """A notice to send. `attempts` and `receiver_failures`: failures in a row so far; `claims`: how often in a row,
+    this time included, it was taken on without a word of what came of it. `account_id` may be empty."""
 
     id: str
+    token: str
+    now: datetime
+    production_id: str
+    account_id: str
     type: str
     body: str
-    production_id: str
     attempts: int
-    token: str
+    claims: int
+    receiver_failures: int
 
 
 def claim(redis: Redis, token: str) -> NoticeClaim | None:
-    """The notice that is due first; nobody else gets it for half a minute. None also while the address rests."""
-    row = CLAIM_NOTICE.run(redis, token, _LEASE_MS)
-    if len(row) == 1:
+    """The notice that is due first; nobody else gets it for half a minute. None as well while the receiver rests."""
+    now, *row = CLAIM_NOTICE.run(redis, token, LEASE_MS)
+    if not row:
         return None
-    return NoticeClaim(row[1].decode(), row[2].decode(), row[3].decode(), row[4].decode(), row[5], token)
+    identity, production_id, account_id, kind, body = (raw.decode() for raw in row[:5])
+    return NoticeClaim(identity, token, _moment(now), production_id, account_id, kind, body, *row[5:])
 
 
-def delivered(redis: Redis, claim: NoticeClaim) -> bool:
-    """It is done with. False: the claim has run out, and somebody else may send it once more, under the same id."""
-    return bool(DELIVERED.run(redis, claim.id, claim.token))
+def delivered(redis: Redis, claimed: NoticeClaim) -> bool:
+    """It has arrived. False: somebody else has said so."""
+    return bool(NOTICE_DELIVERED.run(redis, claimed.id, letter_id(claimed.id)))
 
 
-def postpone(redis: Redis, claim: NoticeClaim, attempts: int, pause: timedelta, endpoint_pause: timedelta) -> None:
-    """Send it again after `pause`, and nothing at all before `endpoint_pause` is over."""
-    pauses = (int(one.total_seconds() * 1000) for one in (pause, endpoint_pause))
-    POSTPONE_NOTICE.run(redis, claim.id, claim.token, attempts, *pauses)
-
-
-def give_up(redis: Redis, claim: NoticeClaim, reason: str, attempts: int) -> bool:
-    """Put it under dead letters, from where a person can have it sent after all. True when that is news."""
-    what = deadletters.fields(
-        "notice", reason, production_id=claim.production_id, notice_id=claim.id, type=claim.type, attempts=attempts
+def failed(redis: Redis, claimed: NoticeClaim, verdict: Verdict, error: str) -> bool:
+    """It has not arrived: it is due again when the verdict says, or a dead letter. False: another has the claim."""
+    again_ms = -1 if verdict.again_in is None else _ms(verdict.again_in.total_seconds())
+    letter = deadletters.fields(
+        "notice",
+        error,
+        production_id=claimed.production_id,
+        body=claimed.body.encode(),
+        notice_id=claimed.id,
+        type=claimed.type,
+        account_id=claimed.account_id,
+        attempts=claimed.attempts + 1,
     )
-    return bool(GIVE_UP_NOTICE.run(redis, claim.id, claim.token, deadletters.letter_id("notice", claim.id), *what))
+    pause_ms = _ms(verdict.others_wait.total_seconds())
+    return bool(NOTICE_FAILED.run(redis, claimed.token, claimed.id, pause_ms, again_ms, letter_id(claimed.id), *letter))
 
 
-def revive(redis: Redis, notice_id: str) -> bool:
-    """Send it again, under the same id. False: there is nothing to send any more."""
-    return bool(REVIVE_NOTICE.run(redis, notice_id))
+def letter_id(notice_id: str) -> str:
+    """The id of the dead letter that a notice becomes."""
+    return deadletters.letter_id("notice", notice_id)
 
 
-def discard(redis: Redis, notice_id: str) -> None:
-    """What was given up is not to be sent any more."""
-    redis.delete(f"{PREFIX}notice:{notice_id}")
+def keep_again(redis: Redis, letter: deadletters.DeadLetter) -> None:
+    """Have a notice that was given up sent again, under its id, byte for byte."""
+    told = letter.details
+    account = told.get("account_id", "")
+    KEEP_NOTICE.run(redis, told["notice_id"], letter.production_id or "", account, told["type"], letter.body or b"")
 
 
-def waiting(redis: Redis) -> tuple[int, datetime | None]:
-    """How many wait, and when the first of them is to be sent."""
-    first: Any = redis.zrange(f"{PREFIX}notify", 0, 0, withscores=True)
-    at = datetime.fromtimestamp(first[0][1] / 1000, UTC) if first else None
-    return int(redis.zcard(f"{PREFIX}notify")), at
+def waiting(redis: Redis) -> int:
+    """How many are not delivered yet, whenever their next attempt is."""
+    return int(redis.zcard(_INDEX))
+
+
+def oldest_at(redis: Redis) -> datetime | None:
+    """Since when the oldest of them has been waiting; of very many, of those that are due first."""
+    ids: Any = redis.zrange(_INDEX, 0, _MOST_LOOKED_AT - 1)
+    with redis.pipeline(transaction=False) as pipeline:
+        for one in ids:
+            pipeline.hget(f"{PREFIX}notice:{one.decode()}", "at")
+        since = [int(at) for at in pipeline.execute() if at is not None]
+    return _moment(min(since)) if since else None
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -66,7 +66,7 @@ def commit(
 ) -> list[int | Exception]:
     """Write each change whole or not at all. For each: observations left in its inbox; -1, somebody was faster.
 
-    Notices go to the stream of facts; with `notify` also to NOTIFY_URL.
+    `notify`: its notices are to be delivered, too. They stand in the stream of facts in any case.
     """
     return run_all(redis, [(COMMIT, _commit_args(*change, retention, notify)) for change in changes])
 
@@ -213,9 +213,10 @@ def _commit_args(
             for letter in change.dead_letters
         ],
         "resolved": [deadletters.letter_id("question", f"{after.production_id}-{key}") for key in change.resolved],
-        "notices": [[one.id, one.type, notices.body(one)] for one in change.notices],
-        "notify": notify,
         "counts": _counts(change),
+        "account": after.account_id or "",
+        "notices": [[notice.id, notice.type, notices.body(notice)] for notice in change.notices],
+        "notify": notify,
     }
     state = b"%d\n" % after.version + production.to_json(after)
     return after.production_id, before.version, state, len(claimed.entries), json.dumps(effects)

@@ -18,8 +18,9 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
     jarai:storage           bytes that found no room       jarai:storage:try  one try at it is enough for now
     jarai:asking:{id}       JARAI is being asked about it just now
-    jarai:facts             stream: what partners can know   jarai:notify        zset  notice -> next attempt
-    jarai:notice:{id}       hash: what is to be sent         jarai:notify:pause  NOTIFY_URL is in trouble
+    jarai:facts             stream of notices: id, type, body; the newest 10,000 or a few more
+    jarai:notice:{id}       hash   to be delivered: body    jarai:notify    zset  notices -> next attempt
+    jarai:notify:pause      hash   the receiver failed so often, nothing is sent until then
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ local function undue(member)
   if host then redis.call('ZREM', P..'fetching:'..host, member) end
 end
 local function small(member) return redis.call('SISMEMBER', P..'download:big', member) == 0 end
+local function keep_notice(id, at, production, account, kind, body)
+  redis.call('DEL', P..'notice:'..id)
+  redis.call('HSET', P..'notice:'..id, 'at', at, 'production_id', production, 'account_id', account, 'type', kind,
+    'body', body)
+end
 local function bury(id, at, fields)
   if redis.call('ZADD', P..'deadletters', 'NX', at, id) == 0 then return 0 end
   redis.call('HSET', P..'deadletter:'..id, 'at', at, unpack(fields))
@@ -188,15 +194,13 @@ for _, dead in ipairs(change.resolved) do
   redis.call('DEL', P..'deadletter:'..dead)
 end
 for _, dead in ipairs(change.dead) do bury(dead[1], now, dead[2]) end
+for name, times in pairs(change.counts) do redis.call('HINCRBY', P..'counts', name, times) end
 for _, notice in ipairs(change.notices) do
   redis.call('XADD', P..'facts', 'MAXLEN', '~', 10000, '*', 'id', notice[1], 'type', notice[2], 'body', notice[3])
-  if change.notify then
-    redis.call('HSET', P..'notice:'..notice[1],
-      'type', notice[2], 'body', notice[3], 'production_id', id, 'attempts', 0)
-    redis.call('ZADD', P..'notify', 'NX', now, notice[1])
+  if change.notify and redis.call('ZADD', P..'notify', 'NX', now, notice[1]) == 1 then
+    keep_notice(notice[1], now, id, change.account, notice[2], notice[3])
   end
 end
-for name, times in pairs(change.counts) do redis.call('HINCRBY', P..'counts', name, times) end
 redis.call('LTRIM', P..'inbox:'..id, ARGV[4], -1)
 redis.call('HDEL', P..'attempts', id)
 local left = redis.call('LLEN', P..'inbox:'..id)
@@ -251,25 +255,26 @@ if back > 1000 then
     budget.paused_until, budget.reset_at = budget.paused_until - back / 1000, budget.reset_at - back / 1000
     redis.call('SET', P..'budget', cjson.encode(budget))
   end
-  redis.call('DEL', P..'bandwidth')
+  redis.call('DEL', P..'bandwidth', P..'notify:pause')
 else
   back = 0
 end
 redis.call('SET', P..'clock', now)
-local next_at = -1
+local next_at, rest = -1, tonumber(redis.call('HGET', P..'notify:pause', 'until') or '0')
 for _, list in ipairs({'dirty', 'download', 'ask', 'notify'}) do
   local head = redis.call('ZRANGE', P..list, 0, 0, 'WITHSCORES')[2]
+  if head and list == 'notify' then head = math.max(tonumber(head), rest) end
   if head and (next_at < 0 or tonumber(head) < next_at) then next_at = tonumber(head) end
 end
 local files = redis.call('ZCOUNT', P..'download', '-inf', now)
 if redis.call('EXISTS', P..'storage') == 1 then
   files = math.min(files, 1 - redis.call('EXISTS', P..'storage:try'))
 end
+local notices = redis.call('ZCOUNT', P..'notify', '-inf', now)
+if rest > now then notices = 0 end
 return {now, redis.call('ZCOUNT', P..'dirty', '-inf', now - ARGV[1]), redis.call('LLEN', 'rq:queue:advance'),
   files, redis.call('LLEN', 'rq:queue:download'), redis.call('ZCOUNT', P..'ask', '-inf', now), next_at, back,
-  redis.call('GET', P..'deployment') or '',
-  redis.call('EXISTS', P..'notify:pause') == 1 and 0 or redis.call('ZCOUNT', P..'notify', '-inf', now),
-  redis.call('LLEN', 'rq:queue:notify')}
+  redis.call('GET', P..'deployment') or '', notices, redis.call('LLEN', 'rq:queue:notify')}
 """)
 
 # lease -> now, id, state, claims in a row: the production that JARAI has to be asked about first
@@ -384,46 +389,63 @@ if not refused or tonumber(ARGV[1]) < tonumber(refused) then return 0 end
 return redis.call('DEL', P..'storage', P..'storage:try') > 0 and 1 or 0
 """)
 
-# token, lease -> now, then if one is due: id, type, body, production, attempts so far
-# While the address is in trouble nobody tries it; after that pause one does.
+# token, lease -> now, id, production, account, type, body, failures in a row, claims in a row, failures of the receiver
+# A receiver that failed is left alone for a while, and then tried with one notice.
 CLAIM_NOTICE = Script("""
-local now = now_ms()
-if redis.call('EXISTS', P..'notify:pause') == 1 then return {now} end
+local now, pause = now_ms(), P..'notify:pause'
+local till = tonumber(redis.call('HGET', pause, 'until') or '0')
 local id = redis.call('ZRANGEBYSCORE', P..'notify', '-inf', now, 'LIMIT', 0, 1)[1]
-if not id then return {now} end
+if till > now or not id then return {now} end
+local notice = P..'notice:'..id
+local kept = redis.call('HMGET', notice, 'production_id', 'account_id', 'type', 'body', 'attempts')
+if not kept[4] then
+  redis.call('ZREM', P..'notify', id)
+  return {now}
+end
 redis.call('ZADD', P..'notify', now + ARGV[2], id)
-redis.call('HSET', P..'notice:'..id, 'token', ARGV[1])
-local kept = redis.call('HMGET', P..'notice:'..id, 'type', 'body', 'production_id', 'attempts')
-return {now, id, kept[1] or '', kept[2] or '', kept[3] or '', tonumber(kept[4] or '0')}
+redis.call('HSET', notice, 'claim', ARGV[1])
+if till > 0 then redis.call('HSET', pause, 'until', now + ARGV[2]) end
+return {now, id, kept[1], kept[2], kept[3], kept[4], tonumber(kept[5] or '0'),
+  redis.call('HINCRBY', notice, 'claims', 1), tonumber(redis.call('HGET', pause, 'failures') or '0')}
 """)
 
-# id, token -> 1: it was delivered, and this claim still held
-DELIVERED = Script("""
-if redis.call('HGET', P..'notice:'..ARGV[1], 'token') ~= ARGV[2] then return 0 end
-redis.call('ZREM', P..'notify', ARGV[1])
-return redis.call('DEL', P..'notice:'..ARGV[1])
+# id, dead letter id -> 1: it was delivered, by whoever it was, and is no dead letter either
+NOTICE_DELIVERED = Script("""
+redis.call('DEL', P..'notify:pause', P..'notice:'..ARGV[1], P..'deadletter:'..ARGV[2])
+redis.call('ZREM', P..'deadletters', ARGV[2])
+if redis.call('ZREM', P..'notify', ARGV[1]) == 0 then return 0 end
+redis.call('HINCRBY', P..'counts', 'notice.delivered', 1)
+return 1
 """)
 
-# id, token, attempts, pause, pause for all others
-POSTPONE_NOTICE = Script("""
-if redis.call('HGET', P..'notice:'..ARGV[1], 'token') ~= ARGV[2] then return 0 end
-redis.call('HSET', P..'notice:'..ARGV[1], 'attempts', ARGV[3])
-if ARGV[5] ~= '0' then redis.call('SET', P..'notify:pause', 1, 'PX', ARGV[5]) end
-return redis.call('ZADD', P..'notify', now_ms() + ARGV[4], ARGV[1])
+# token, id, pause of the receiver or 0, pause of the notice or -1, dead letter id, field, value, ... -> 1, or 0 when
+# the claim is another's by now
+NOTICE_FAILED = Script("""
+local id, notice, pause, now = ARGV[2], P..'notice:'..ARGV[2], P..'notify:pause', now_ms()
+if redis.call('HGET', notice, 'claim') ~= ARGV[1] then return 0 end
+if ARGV[3] == '0' then redis.call('DEL', pause)
+else
+  redis.call('HINCRBY', pause, 'failures', 1)
+  redis.call('HSET', pause, 'until', now + ARGV[3])
+  redis.call('PEXPIRE', pause, ARGV[3] + 86400000)
+end
+if ARGV[4] == '-1' then
+  redis.call('ZREM', P..'notify', id)
+  redis.call('DEL', notice)
+  bury(ARGV[5], now, {unpack(ARGV, 6)})
+else
+  redis.call('ZADD', P..'notify', 'XX', now + ARGV[4], id)
+  redis.call('HINCRBY', notice, 'attempts', 1)
+  redis.call('HDEL', notice, 'claim', 'claims')
+  redis.call('HINCRBY', P..'counts', 'notice.retrying', 1)
+end
+return 1
 """)
 
-# id, token, dead letter id, field, value, ... -> 1: it was given up; what is to be sent stays for a retry
-GIVE_UP_NOTICE = Script("""
-if redis.call('HGET', P..'notice:'..ARGV[1], 'token') ~= ARGV[2] then return 0 end
-redis.call('ZREM', P..'notify', ARGV[1])
-return bury(ARGV[3], now_ms(), {unpack(ARGV, 4)})
-""")
-
-# id -> 1: it is sent again, from the first attempt on; 0: there is nothing to send any more
-REVIVE_NOTICE = Script("""
-if redis.call('EXISTS', P..'notice:'..ARGV[1]) == 0 then return 0 end
-redis.call('HSET', P..'notice:'..ARGV[1], 'attempts', 0)
-redis.call('ZADD', P..'notify', now_ms(), ARGV[1])
+# id, production, account, type, body -> 1: it is to be delivered, as if it had just become one
+KEEP_NOTICE = Script("""
+local now = now_ms()
+if redis.call('ZADD', P..'notify', 'NX', now, ARGV[1]) == 1 then keep_notice(ARGV[1], now, unpack(ARGV, 2)) end
 return 1
 """)
 

@@ -62,16 +62,23 @@ def _samples(redis: Redis, verdicts: dict[str, int]) -> Iterator[Sample]:
     rate = sum(one.bytes_per_second for one in coming)
     yield Sample("jarai_download_bytes_per_second", rate, "What they bring together, as last told.")
     now = due.sweep(redis)
-    for label, value in (("advance", now.advance), ("download", now.download), ("ask", now.ask),
-                         ("notify", now.notify)):  # fmt: skip
+    for label, value in (
+        ("advance", now.advance),
+        ("download", now.download),
+        ("ask", now.ask),
+        ("notify", now.notify),
+    ):
         yield Sample("jarai_due", value, "Work that is due and that nobody has taken on.", label=("list", label))
-    for label, value in (("advance", now.advance_bells), ("download", now.download_bells),
-                         ("notify", now.notify_bells)):  # fmt: skip
+    for label, value in (
+        ("advance", now.advance_bells),
+        ("download", now.download_bells),
+        ("notify", now.notify_bells),
+    ):
         yield Sample("jarai_bells", value, "Bells that wait in a queue for a worker.", label=("queue", label))
-    yield Sample("jarai_notices", notices.waiting(redis)[0], "Notices that NOTIFY_URL has not taken yet.")
     tracked: Any = redis.zcard(f"{PREFIX}index")
     yield Sample("jarai_productions", tracked, "Productions that are kept.")
     yield Sample("jarai_deadletters", deadletters.count(redis), "Dead letters that wait for a person.")
+    yield Sample("jarai_notices", notices.waiting(redis), "Notices that NOTIFY_URL has not taken yet.")
     budget = requests.read(redis)
     seconds = requests.now(redis)
     spent = budget.spent_today if budget.today == day(seconds) else 0

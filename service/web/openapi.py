@@ -113,7 +113,7 @@ SCHEMAS: Mapping[str, Schema] = {
         "addedAt": _INSTANT,
         "productionId": _TEXT_OR_NULL,
         "details": {"type": "object"},
-        "bodyBytes": {**_NUMBER, "description": "Of what was sent, where it is an event."},
+        "bodyBytes": {**_NUMBER, "description": "Of what was sent: by JARAI (an event), or by us (a notice)."},
     }, optional=("bodyBytes",)),
     "DeadLetters": _object({"deadletters": _list(_named("DeadLetter")), "total": _NUMBER}),
     "Readiness": _object({

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from service.core.advance import advance
 from service.core.observations import MANIFEST, EventArrived, Observation, StatusAnswered
-from service.core.production import LIFE, TERMINAL, Production, from_json, to_json
+from service.core.production import FAILED, LIFE, TERMINAL, Production, from_json, to_json
 from tests.core.given import INTERVALS, NEW, answered, arrived, at, item, ready
 
 
@@ -108,11 +108,16 @@ class Receiver:
     def take_in(self) -> None:
         """One step of `advance`, with every promise that holds for any step."""
         before = self.known
-        after = advance(before, self.inbox, at(self.clock), INTERVALS).production
+        step = advance(before, self.inbox, at(self.clock), INTERVALS)
+        after = step.production
+        fails = after.status in FAILED and before.status != after.status
+        assert [one.type for one in step.notices] == ["production.failed"] * fails
         assert not before.terminal or after.status == before.status
         assert {one.key for one in before.deliverables} <= {one.key for one in after.deliverables}
         assert from_json(to_json(after)) == after
-        twice = advance(after, self.inbox, at(self.clock), INTERVALS).production
+        again = advance(after, self.inbox, at(self.clock), INTERVALS)
+        twice = again.production
+        assert again.notices == ()
         assert (twice.status, twice.deliverables, twice.sequence) == (after.status, after.deliverables, after.sequence)
         self.known, self.inbox = after, []
 

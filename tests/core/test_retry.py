@@ -14,7 +14,6 @@ from service.core.retry import (
     after_download_failure,
     after_failed_advance,
     after_failed_ask,
-    after_failed_notice,
     backoff,
     resumes_at_once,
 )
@@ -66,24 +65,3 @@ def test_a_broken_line_is_gone_on_with_as_long_as_it_brings_something() -> None:
     assert resumes_at_once(20, 5 * mebi)
     assert not resumes_at_once(21, 5 * mebi)
     assert not resumes_at_once(1, mebi - 1)
-
-
-def test_a_notice_is_told_again_for_about_three_days_with_growing_pauses() -> None:
-    pauses = [after_failed_notice(attempt, 500, None, "salt") for attempt in range(1, 24)]
-    known = [pause for pause in pauses if pause is not None]
-    assert len(known) == 23
-    assert timedelta(seconds=3) < known[0] <= timedelta(seconds=5)
-    assert max(known) <= timedelta(hours=6)
-    assert timedelta(days=2) < sum(known, timedelta()) < timedelta(days=4)
-    assert after_failed_notice(24, 500, None, "salt") is None
-
-
-def test_an_address_that_nobody_is_at_any_more_is_told_nothing_more() -> None:
-    assert after_failed_notice(1, 410, None, "salt") is None
-    assert after_failed_notice(1, None, None, "salt") is not None
-
-
-def test_a_notice_waits_as_long_as_it_is_asked_to_within_reason() -> None:
-    assert after_failed_notice(1, 503, 120, "salt") == timedelta(seconds=120)
-    assert after_failed_notice(1, 429, 10**9, "salt") == timedelta(days=1)
-    assert (after_failed_notice(9, 503, 1, "salt") or timedelta()) > timedelta(seconds=1)

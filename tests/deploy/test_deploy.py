@@ -40,7 +40,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 DEFAULTS: Mapping[str, Any] = {
     field.alias: field.default for field in Settings.model_fields.values() if field.alias is not None
 }
-SECRETS = {"JARAI_API_KEY", "JARAI_WEBHOOK_SECRETS", "ADMIN_TOKEN"}
+SECRETS = {"JARAI_API_KEY", "JARAI_WEBHOOK_SECRETS", "ADMIN_TOKEN", "NOTIFY_URL", "NOTIFY_SECRET"}
 DATA = "/var/lib/jarai-receiver"
 UVICORN_KEEP_ALIVE_SECONDS = 5
 

@@ -130,4 +130,4 @@ def test_every_event_has_a_level_a_meaning_and_a_name_in_the_past(name: str) -> 
 def test_the_metrics_name_every_fact_that_advance_can_tell() -> None:
     advance = (ROOT / "service/core/advance.py").read_text()
     told = set(re.findall(r'_(?:fact|say)\(\s*"([^"]+)"', advance))
-    assert set(FACTS) == told | {"deadletter.added"}
+    assert set(FACTS) == told | {"deadletter.added", "notice.delivered", "notice.retrying"}

@@ -234,6 +234,8 @@ def test_every_line_of_the_metrics_parses_and_each_name_is_described_once(web: W
     assert len({line.rpartition(" ")[0] for line in samples}) == len(samples)
     assert "jarai_productions 5" in samples
     assert "jarai_deadletters 1" in samples
+    assert "jarai_notices 0" in samples
+    assert 'jarai_facts_total{event="notice.delivered"} 0' in samples
 
 
 def test_the_metrics_count_each_answer_to_a_webhook(web: Web) -> None:

@@ -21,7 +21,7 @@ from rq import Queue
 from service import runtime
 from service.store.inbox import arrival
 from service.web.intake import Intake
-from workers import shutdown
+from workers import notify, shutdown
 from workers.poller import Asker, Poller
 from workers.worker import _Worker
 
@@ -70,6 +70,11 @@ def worker(wanted: Mapping[str, Any]) -> None:
     _Worker([queue], connection=here.redis, serializer="json").work(burst=True, logging_level="WARNING")
 
 
+def tell(wanted: Mapping[str, Any]) -> None:
+    """Every notice that is due."""
+    notify.run()
+
+
 def poll(wanted: Mapping[str, Any]) -> None:
     """One sweep, and every question that is due."""
     here = runtime.current("poller")
@@ -78,7 +83,7 @@ def poll(wanted: Mapping[str, Any]) -> None:
         pass
 
 
-ROLES = {"intake": intake, "advance": worker, "download": worker, "poll": poll}
+ROLES = {"intake": intake, "advance": worker, "download": worker, "notify": tell, "poll": poll}
 
 
 def _one(wanted: Mapping[str, Any]) -> str:

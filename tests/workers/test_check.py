@@ -15,6 +15,7 @@ from service.runtime import Runtime
 from service.settings import load
 from service.store import requests
 from tests.deployment import Deployment, free_port
+from tests.partner import SECRET
 from tests.store.making import event, keep, new_id, server
 from workers.check import Line, examine
 from workers.simulator.running import Running
@@ -80,6 +81,20 @@ def test_work_that_waits_and_dead_letters_are_told(sound: dict[str, str], redis:
     redis.zadd("jarai:download", {"x:y": 0})
     lines = found(sound)
     assert (lines["work"].verdict, lines["dead letters"].verdict) == ("warning", "warning")
+
+
+def test_notices_that_wait_are_told_by_the_oldest_and_nothing_is_sent(sound: dict[str, str], redis: Redis) -> None:
+    assert found(sound)["notify"].says == "NOTIFY_URL is not set: nobody is told"
+    sound |= {"NOTIFY_URL": "https://partner.example/geheim?geheim", "NOTIFY_SECRET": SECRET}
+    assert found(sound)["notify"].says == "https://partner.example is told; nothing waits"
+    for name, at_ms in (("msg_1", 1_700_000_000_000), ("msg_2", 1_600_000_000_000)):
+        redis.zadd("jarai:notify", {name: 0})
+        redis.hset(f"jarai:notice:{name}", "at", at_ms)
+    line = found(sound)["notify"]
+    assert (line.verdict, "2 notice(s) wait, the oldest since 2020-09-13T12:26:40Z" in line.says) == ("warning", True)
+    assert "geheim" not in line.says
+    line = found(sound | {"NOTIFY_URL": ""})["notify"]
+    assert (line.verdict, "2 notice(s) wait" in line.says) == ("warning", True)
 
 
 @contextmanager

@@ -15,12 +15,17 @@ import pytest
 
 from service import jobs
 from service.core.observations import OperatorAsked
+from service.core.schedule import Intervals
 from service.jarai import Jarai
+from service.settings import load
 from service.store import deadletters, due, inbox, productions
 from service.store.scripts import PREFIX
-from tests.deployment import eventually
-from tests.store.making import event, keep, new_id, take_in, values_of
+from tests.deployment import eventually, free_port
+from tests.partner import SECRET, partner
+from tests.store.making import RETENTION, event, keep, new_id, take_in, values_of
 from tests.workers.receiver import Bench
+from workers.advance import drain
+from workers.notify import Notifier
 from workers.poller import Asker
 
 FILES = [{"type": "Video", "bytes": 1_500_000}, {"type": "Transcript", "bytes": 2_000}]
@@ -32,6 +37,7 @@ class Victims:
     """Processes of one kind after another, each killed one effect later than the one before."""
 
     process: subprocess.Popen[str]
+    partner_port: int
 
     def run(self, role: str, before: int, **wanted: object) -> bool:
         """Whether it came to that effect, and died of it."""
@@ -46,8 +52,11 @@ class Victims:
 
 @pytest.fixture
 def victims(bench: Bench, redis_url: str) -> Iterator[Victims]:
+    partner_port = free_port()
     environment = {
         **os.environ,
+        "NOTIFY_URL": f"http://127.0.0.1:{partner_port}/",
+        "NOTIFY_SECRET": SECRET,
         "REDIS_URL": redis_url,
         "JARAI_API_URL": bench.simulator.api_url,
         "JARAI_API_KEY": bench.simulator.settings.api_key,
@@ -63,7 +72,7 @@ def victims(bench: Bench, redis_url: str) -> Iterator[Victims]:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        yield Victims(process)
+        yield Victims(process, partner_port)
         assert process.stdin is not None
         process.stdin.close()
 
@@ -208,3 +217,27 @@ def test_a_poller_that_dies_anywhere_costs_time_and_nothing_else(bench: Bench, v
         return died
 
     _through_all(one, least=10)
+
+
+@pytest.mark.timeout(600)
+def test_a_notifier_that_dies_anywhere_has_every_notice_delivered_and_none_under_two_ids(
+    bench: Bench, victims: Victims
+) -> None:
+    ids = [new_id() for _ in range(2)]
+
+    def one(before: int) -> bool:
+        bench.redis.flushall()
+        keep(bench.redis, *(event(identity, 1, "production.failed") for identity in ids))
+        drain(bench.redis, Intervals(), RETENTION, notify=True)
+        with partner(victims.partner_port) as listening:
+            died = victims.run("notify", before)
+            bench.hurry("notify")
+            Notifier(bench.redis, load({"NOTIFY_URL": listening.url, "NOTIFY_SECRET": SECRET}, dotenv=None)).drain()
+            told = {one.id: one.notice["data"]["productionId"] for one in listening.got}
+        assert sorted(told.values()) == sorted(ids)
+        assert len(listening.got) <= len(ids) + died
+        assert [key for key in values_of(bench.redis) if key.startswith((f"{PREFIX}notify", f"{PREFIX}notice:"))] == []
+        assert deadletters.count(bench.redis) == 0
+        return died
+
+    _through_all(one, least=6)

@@ -11,6 +11,7 @@ from redis import Redis
 
 from service import jobs
 from tests.deployment import Deployment, eventually
+from tests.partner import SECRET
 from tests.store.making import event, keep, new_id
 
 
@@ -64,6 +65,15 @@ def test_a_killed_launcher_leaves_no_child_behind(deployment: Deployment) -> Non
     pids = children(deployment, 4)
     deployment.end("worker", signal.SIGKILL)
     eventually(lambda: not any(is_alive(pid) for pid in pids.values()), 10, "the children's end")
+
+
+def test_who_is_to_be_notified_has_a_process_of_its_own(deployment: Deployment) -> None:
+    who = {"NOTIFY_URL": "http://127.0.0.1:9/", "NOTIFY_SECRET": SECRET}
+    deployment.start("worker", "worker", "--queues", "advance,notify", **who)
+    assert set(children(deployment, 2)) == {"advance-1", "notify-1"}
+    alone = deployment.command("worker", "--queues", "notify")
+    assert (alone.returncode, alone.stderr.count("\n")) == (1, 1)
+    assert "NOTIFY_URL is not set" in alone.stderr
 
 
 def test_only_the_named_queues_are_worked_on(deployment: Deployment) -> None:
