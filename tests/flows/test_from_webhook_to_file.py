@@ -14,7 +14,7 @@ FILES = [
     {"type": "Video", "bytes": 3_000_000, "fileName": "The film.mp4"},
     {"type": "Video", "bytes": 1_000_000, "fileName": "The film.mp4"},
     {"type": "ClosedCaptions", "bytes": 4_000, "fileName": "../../captions.vtt"},
-    {"type": "ComplianceCertificate", "bytes": 0},
+    {"type": "Transcript", "bytes": 0},
 ]
 
 
