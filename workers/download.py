@@ -119,7 +119,9 @@ class Downloader:
 
     def _attempt(self, claim: DownloadClaim) -> Written | None:
         """What came of it; None when the claim has gone to somebody else, who will tell."""
-        progress = _Progress(self._redis, claim, int(self._settings.download_bytes_per_second), self._small_ones_wait)
+        large = claim.deliverable is not None and not claim.deliverable.small
+        beside = self._small_ones_wait if large else lambda: None
+        progress = _Progress(self._redis, claim, int(self._settings.download_bytes_per_second), beside)
         if claim.tries > retry.MOST_CLAIMS:
             died = TransferFailed(f"each of {retry.MOST_CLAIMS} processes that worked on it died or hung")
             return self._failure(claim, "died", died, progress)

@@ -187,7 +187,12 @@ def test_a_folder_that_takes_nothing_is_said_once_and_used_again_when_it_does(wa
     _nothing_is_fetched_until(watch, partial(disk.remount, "rw"), times=1)
     folder.rename(folder.with_suffix(".away"))
     folder.write_text("")
-    _nothing_is_fetched_until(watch, folder.unlink, times=2)
+
+    def put_back() -> None:
+        folder.unlink()
+        folder.with_suffix(".away").rename(folder)
+
+    _nothing_is_fetched_until(watch, put_back, times=2)
     _nothing_partial(watch.deployment)
 
 

@@ -434,8 +434,8 @@ def test_memory_stays_flat_however_large_the_file_is(bench: Bench, redis_url: st
 
 
 def test_a_small_file_that_falls_due_is_fetched_beside_a_large_one(bench: Bench) -> None:
-    bench.simulator.set_faults(blob_slow={"next": 1, "value": 1_000_000})
-    large = bench.published({"type": "Video", "bytes": 4_000_000})
+    bench.simulator.set_faults(blob_slow={"next": 1, "value": 5_000_000})
+    large = bench.published({"type": "Video", "bytes": 20_000_000})
     working = threading.Thread(target=Downloader(bench.redis, bench.settings).drain)
     bench.hurry("download")
     working.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -254,5 +255,4 @@ def test_partial_files_lie_beside_the_deliverables_where_the_state_is_on_another
             partial.put_in_place("a", "b")
         assert (storage.root / "a/b").read_bytes() == b"x"
     finally:
-        (other / "partial").rmdir()
-        other.rmdir()
+        shutil.rmtree(other)
