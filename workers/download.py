@@ -80,8 +80,9 @@ class Downloader:
     def drain(self) -> int:
         """Fetch everything that is due; how many attempts that were, in this thread."""
         done = self._drain(small_only=False)
-        if self._beside is not None:
-            self._beside.join()
+        while self._beside is not None and self._beside.is_alive():
+            self._beside.join(_RENEW_SECONDS)  # a slow one must not keep the next large file waiting
+            done += self._drain(small_only=False)
         return done
 
     def _drain(self, small_only: bool) -> int:
@@ -129,8 +130,8 @@ class Downloader:
             storage = open_storage(self._settings)
             work = self._write_manifest if claim.key == MANIFEST else self._fetch
             result: Written | None = work(claim, storage, progress)
-            if due.storage_works(self._redis, getattr(result, "bytes", 0)):
-                self._log("storage.available")
+            if isinstance(result, DownloadStored | ManifestWritten):
+                self._storage_works(result)
             return result
         except LinkExpired as error:
             return self._failure(claim, "expired", error, progress)
@@ -156,6 +157,10 @@ class Downloader:
                 "download.unexpected", production_id=claim.production_id, error=f"{type(error).__name__}: {error}"
             )
             return self._failure(claim, "transfer", TransferFailed(f"unexpected {type(error).__name__}"), progress)
+
+    def _storage_works(self, result: DownloadStored | ManifestWritten) -> None:
+        if due.storage_works(self._redis, result.bytes if isinstance(result, DownloadStored) else 0):
+            self._log("storage.available")
 
     def _forget_note(self, claim: DownloadClaim) -> None:
         with contextlib.suppress(StorageUnavailable):  # the manifest's writer clears up what stays
@@ -200,7 +205,17 @@ class Downloader:
         at = productions.now(self._redis)
         if isinstance(found, _Same):
             return DownloadSame(at, claim.key, found.repaired, found.etag)
-        return DownloadStored(at, claim.key, found.bytes, found.sha256, progress.seconds, found.md5, found.etag)
+        return DownloadStored(
+            at,
+            claim.key,
+            found.bytes,
+            found.sha256,
+            progress.seconds,
+            found.md5,
+            found.etag,
+            deliverable.listed_at,
+            deliverable.place,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from service.core import listing, notices, retry
-from service.core.deliverables import Deliverable, Listed, newest_versions, read_list
+from service.core.deliverables import Deliverable, Listed, newest_versions, next_version, read_list
 from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, LARGEST, Event, parse_instant
 from service.core.evidence import told_by_then, without, without_future
 from service.core.observations import (
@@ -48,7 +48,6 @@ from service.core.redaction import redact
 from service.core.schedule import Intervals, next_list_at, next_status_at
 
 _MOST_HOLES = 100
-_DATE_LAGS = timedelta(seconds=2)  # of a list that was asked for: cut to the second, and renewed now and then
 
 
 def advance(before: Production, observations: Iterable[Observation], now: datetime, intervals: Intervals) -> Change:
@@ -119,8 +118,8 @@ class _Step:
         )
         settled = self.p.complete and self.p.manifest_written == self.p.manifest_revision
         # A late event may open a hole, and the list be asked for once more: without another file that is no news.
-        if settled and self.p.settled_files != len(self.p.deliverables):
-            self._set(settled_files=len(self.p.deliverables))
+        if settled and self.p.settled_as != self.p.files_digest:
+            self._set(settled_as=self.p.files_digest)
             self._say(
                 "production.settled",
                 at=now,
@@ -171,7 +170,8 @@ class _Step:
         if event.event_type == DELIVERABLE_READY:
             self._ready(event, {one.key for one in listed})
         if listed and not replayed:  # the archive keeps addresses without what opens them
-            self._list(listed, received_at, event.timestamp)
+            whole = {one.first for one in p.deliverables} <= {one.key for one in listed} and not event.truncated
+            self._list(listed, received_at, event.timestamp, event.sequence_number, whole)
         if event.event_type not in KNOWN_TYPES:  # CONTRACT: answered by asking for the status
             self._set(unknown_sequence=max(p.unknown_sequence, event.sequence_number))
 
@@ -272,7 +272,7 @@ class _Step:
         if status in WITH_FILES:  # what was refused before may be granted now
             self._set(list_refused=None, list_attempts=0)
         elif before in WITH_FILES and status not in TERMINAL:
-            self._set(remade_at=told_by.timestamp if isinstance(told_by, Event) else told_by.as_of)
+            self._set(remade_sequence=told_by.sequence_number if isinstance(told_by, Event) else told_by.knew_sequence)
         if self.p.manifest_revision:
             self._set(manifest_revision=self.p.manifest_revision + 1)
         self._record({"at": at, "kind": "status", "from": before, "to": status, "source": source})
@@ -299,7 +299,8 @@ class _Step:
             list_refused=None,
         )
         self._resolve("list")
-        self._list(listed, answer.at, as_of)
+        told_sequence = answer.knew_sequence if answer.knew_sequence >= self.p.status_sequence else -2
+        self._list(listed, answer.at, as_of, told_sequence, whole=True)
         self._record({"at": answer.at, "kind": "deliverables", "listed": len(answer.listed)})
         self._fact("deliverables.listed", listed=len(answer.listed), correlation_id=answer.correlation_id)
         empty = not self.p.deliverables
@@ -309,15 +310,16 @@ class _Step:
         if self.p.list_attempts >= retry.MOST_LIST_ATTEMPTS:
             self._give_up_unlisted("JARAI no longer lists it", answer.at)
 
-    def _list(self, listed: Sequence[Listed], at: datetime, told_at: datetime) -> None:
-        since = self.p.remade_at
-        remade = since is not None and self.p.has_files and since - told_at < _DATE_LAGS
+    def _list(self, listed: Sequence[Listed], at: datetime, told_at: datetime, told_sequence: int, whole: bool) -> None:
+        """`told_sequence`: whoever made the list knew of this event. `whole`: it lists everything that there is."""
+        p = self.p
+        remade = p.remade_sequence is not None and p.has_files and told_sequence >= p.remade_sequence
         outcome = listing.take_in(self.p.deliverables, listed, told_at, remade=remade)
         for one in outcome.news:
             version = {"version": one.version} if one.version > 1 else {}
             self._record({"at": at, "kind": "listed", "id": one.id, "type": one.type, **version})
         self.links += outcome.links
-        self._set(deliverables=outcome.deliverables, remade_at=None if remade else self.p.remade_at)
+        self._set(deliverables=outcome.deliverables, remade_sequence=None if remade and whole else p.remade_sequence)
         if outcome.deliverables:
             self._open_folder()
 
@@ -355,21 +357,25 @@ class _Step:
         deliverable = self._find(result.key)
         if deliverable is None or deliverable.state == "stored":
             return
-        self._put(
-            replace(
-                deliverable,
-                state="stored",
-                bytes=result.bytes,
-                sha256=result.sha256,
-                md5=result.md5 or deliverable.md5,
-                etag=result.etag,
-                stored_at=result.at,
-                link_expires_at=None,
-                next_at=None,
-                error=None,
-                compare="",
-            )
+        changed = listing.has_changed(result, deliverable)
+        stored = replace(
+            deliverable,
+            state="stored",
+            bytes=result.bytes,
+            sha256=result.sha256,
+            md5=result.md5 or (None if changed else deliverable.md5),
+            etag=result.etag,
+            stored_at=result.at,
+            link_expires_at=None,
+            next_at=None,
+            error=None,
+            compare="",
+            listed_at=result.listed_at or deliverable.listed_at,
+            place=result.place or deliverable.place,
         )
+        self._put(stored)
+        if changed:
+            self._set(deliverables=(*self.p.deliverables, next_version(stored, "head")))
         self._set(manifest_revision=self.p.manifest_revision + 1)
         self._say(
             "deliverable.stored",
@@ -390,7 +396,8 @@ class _Step:
         if looked_at is None or kept is None or looked_at.state != "wanted":
             return
         place = looked_at.place or kept.place
-        self._put(replace(kept, place=place, listed_at=looked_at.listed_at, etag=result.etag or kept.etag))
+        etag = result.etag or (kept.etag if place == kept.place else None)
+        self._put(replace(kept, place=place, listed_at=looked_at.listed_at, etag=etag))
         self._drop(looked_at, at=result.at, outcome="repaired" if result.repaired else "same")
 
     def _damaged(self, found: FileDamaged) -> None:

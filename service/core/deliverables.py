@@ -155,11 +155,9 @@ def next_version(one: Deliverable, compare: Compare) -> Deliverable:
 
 
 def listed_again(one: Deliverable, listed: Listed, listed_at: datetime) -> Deliverable:
-    """A file that is still to come, as JARAI lists it now."""
-    file = safe_name(listed)
+    """A file that is still to come, as JARAI lists it now. It keeps its name: somebody may be fetching it."""
     return replace(
         one,
-        file=file if one.version == 1 else _of_version(file, one.version, one.key),
         link_expires_at=listed.link_expires_at,
         bytes=listed.bytes,
         md5=listed.md5,

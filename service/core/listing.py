@@ -20,6 +20,7 @@ from service.core.deliverables import (
     next_version,
     wanted,
 )
+from service.core.observations import DownloadStored
 from service.core.production import Link
 
 
@@ -42,11 +43,13 @@ def take_in(
     news: list[Deliverable] = []
     for item in listed:
         one = newest.get(item.key)
+        if one is not None and one.state == "failed" and (remade or _is_news(one, item, told_at)):
+            one = fetch_again(one)
         if one is None or _is_another(one, item, told_at, remade):
             one = wanted(item) if one is None else _another(one, item)
             news.append(one)
-        elif one.state == "failed" and _is_later(one, told_at) and contradicts(one, item):
-            one = replace(one, state="wanted", attempts=0, corrupted=0, expired=0, error=None, link_expires_at=None)
+        elif one.state == "wanted" and remade:
+            one = replace(one, compare="head")  # somebody may be fetching what it was before
         fresher = one.link_expires_at is None or item.link_expires_at >= one.link_expires_at
         if one.state == "wanted" and fresher:
             links.append(Link(one.key, item.url, item.link_expires_at))
@@ -64,16 +67,23 @@ def fetch_again(one: Deliverable) -> Deliverable:
     )
 
 
+def has_changed(fetched: DownloadStored, known: Deliverable) -> bool:
+    """Whether a list that came while a file was fetched may mean another content than that which was fetched."""
+    if fetched.listed_at is None or known.listed_at is None or fetched.listed_at == known.listed_at:
+        return False
+    announced = ((known.sha256, fetched.sha256), (known.md5, fetched.md5), (known.bytes, fetched.bytes))
+    differs = any(None not in pair and pair[0] != pair[1] for pair in announced)
+    return differs or known.place != fetched.place or known.compare != ""
+
+
 def _is_another(one: Deliverable, item: Listed, told_at: datetime, remade: bool) -> bool:
     """Whether what is stored may be something else at JARAI by now. A list from before it was stored is no news."""
-    if one.state != "stored":
-        return False
-    differs = contradicts(one, item) or (one.place != "" and one.place != item.place)
-    return remade or (differs and _is_later(one, told_at))
+    return one.state == "stored" and (remade or _is_news(one, item, told_at))
 
 
-def _is_later(one: Deliverable, told_at: datetime) -> bool:
-    return one.listed_at is None or told_at >= one.listed_at
+def _is_news(one: Deliverable, item: Listed, told_at: datetime) -> bool:
+    later = one.listed_at is None or told_at >= one.listed_at
+    return later and (contradicts(one, item) or (one.place != "" and one.place != item.place))
 
 
 def _another(one: Deliverable, item: Listed) -> Deliverable:

@@ -78,7 +78,10 @@ class AskFailed:
 
 @dataclass(frozen=True, slots=True)
 class DownloadStored:
-    """A file lies complete and verified under its final name. Digests are lower-case hex."""
+    """A file lies complete and verified under its final name. Digests are lower-case hex.
+
+    `listed_at` and `place` are those of the list that the attempt went by: a newer one may have come meanwhile.
+    """
 
     at: datetime
     key: str
@@ -87,6 +90,8 @@ class DownloadStored:
     seconds: float
     md5: str | None = None
     etag: str | None = None
+    listed_at: datetime | None = None
+    place: str = ""
     kind: Literal["stored"] = "stored"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from service.core.deliverables import Deliverable
+from service.core.deliverables import Deliverable, current_files
 from service.core.events import STATUSES
 from service.core.observations import MANIFEST, ManifestFound
 
@@ -69,12 +70,12 @@ class Production:
     list_attempts: int = 0
     list_refused: str | None = None
     list_at: datetime | None = None
-    remade_at: datetime | None = None  # it went back to be made again, by JARAI's clock, and was not listed since
+    remade_sequence: int | None = None  # from this event on it was made again, and has not been listed since
     manifest_revision: int = 0
     manifest_written: int = 0
     manifest_at: datetime | None = None
     settled: bool = False
-    settled_files: int = -1  # how many there were when that was said last
+    settled_as: str = ""  # the digest of its files when that was said last
     failure_told: str | None = None  # the status with which that was said last
 
     @property
@@ -118,7 +119,7 @@ class Production:
         if not self.has_files:
             return False
         unlisted = self.listed_sequence is None and self.event_listed_sequence < 0
-        return unlisted or self.remade_at is not None or any(last > self.list_covers for _, last in self.missing)
+        return unlisted or self.remade_sequence is not None or any(last > self.list_covers for _, last in self.missing)
 
     @property
     def complete(self) -> bool:
@@ -137,6 +138,13 @@ class Production:
     def small_downloads(self) -> frozenset[str]:
         """Those that are fetched in next to no time, and that no larger one keeps waiting."""
         return frozenset((MANIFEST, *(one.key for one in self.deliverables if one.small)))
+
+    @property
+    def files_digest(self) -> str:
+        """Stands for the files that lie there, by their names and bytes."""
+        current = current_files(self.deliverables)
+        files = sorted(f"{one.file} {one.sha256}" for one in self.deliverables if one.key in current)
+        return hashlib.blake2b("\n".join(files).encode(), digest_size=8).hexdigest()
 
     @property
     def due_to_ask_at(self) -> datetime | None:

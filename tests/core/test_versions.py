@@ -268,3 +268,116 @@ def test_what_is_not_a_version_of_ours_in_a_manifest_is_refused() -> None:
     with pytest.raises(ValueError):
         manifest.parse(json.dumps(told).encode())
     assert (told["productionId"], told["accountId"]) == (PRODUCTION_ID, ACCOUNT_ID)
+
+
+# --- while a file is on its way --------------------------------------------------------------------------------
+
+
+def fetched(known: Production, sha256: str = SHA, size: int = 5, seconds: float = 20) -> DownloadStored:
+    """What a worker brings that began by the list that this production knows."""
+    one = old(known)
+    return DownloadStored(at(seconds), KEY, size, sha256, 0.1, listed_at=one.listed_at, place=one.place)
+
+
+def test_a_file_keeps_its_name_once_it_has_one() -> None:
+    renamed = after(ready(5, item("a", fileName="Final cut.mp4")), before=WAITING)
+    assert old(renamed).file == old(WAITING).file
+
+
+@pytest.mark.parametrize(
+    "later",
+    [item("a", sha256=OTHER_SHA), item("a", sasUrl="https://jarai.blob.core.windows.net/remade/a.mp4?sig=s")],
+    ids=["other content is announced", "another place"],
+)
+def test_what_changed_while_it_was_fetched_is_looked_at_again(later: dict[str, Any]) -> None:
+    listed = after(ready(10, later), before=WAITING)
+    step = change(fetched(WAITING), before=listed)
+    assert (old(step.production).sha256, old(step.production).place) == (SHA, old(WAITING).place)
+    assert (only_new(step.production).compare, only_new(step.production).version) == ("head", 2)
+    assert step.production.asks_list_now
+
+
+def test_what_was_listed_again_as_it_was_while_it_was_fetched_is_done() -> None:
+    listed = after(ready(10, item("a", signature="fresh", sha256=SHA)), before=WAITING)
+    assert len(after(fetched(WAITING), before=listed).deliverables) == 1
+
+
+def test_what_was_made_again_while_it_was_fetched_is_looked_at_again_though_nothing_announces_it() -> None:
+    back = after(
+        arrived("production.step.complete", 3, data={"status": "Producing"}),
+        arrived("production.step.complete", 4, data={"status": "AwaitingApproval"}),
+        ready(5, item("a", signature="fresh")),
+        before=WAITING,
+    )
+    assert back.remade_sequence is None
+    assert only_new(after(fetched(WAITING), before=back)).compare == "head"
+    assert len(after(fetched(back), before=back).deliverables) == 1, "fetched by the list that came after"
+
+
+def test_a_checksum_of_what_it_is_by_now_is_not_taken_for_that_of_what_was_fetched() -> None:
+    listed = after(ready(10, item("a", md5="22" * 16, sizeBytes=6)), before=WAITING)
+    assert old(after(fetched(WAITING), before=listed)).md5 is None
+
+
+# --- made again ------------------------------------------------------------------------------------------------
+
+
+def two_stored() -> Production:
+    two = after(ready(4, item("a"), item("b")), before=STORED)
+    keys = [one.key for one in two.deliverables if one.state == "wanted"]
+    return after(*(DownloadStored(at(5), key, 5, SHA, 0.1) for key in keys), before=two)
+
+
+def sent_back(known: Production) -> Production:
+    return after(
+        arrived("production.step.complete", 5, data={"status": "Producing"}),
+        arrived("production.step.complete", 6, data={"status": "AwaitingApproval"}),
+        before=known,
+    )
+
+
+def test_a_list_of_only_some_files_leaves_the_others_to_be_looked_at() -> None:
+    partly = after(ready(7, item("a")), before=sent_back(two_stored()))
+    assert sum(one.compare == "head" for one in partly.deliverables) == 1
+    assert partly.remade_sequence == 5
+    assert partly.needs_list
+    whole = after(listing(item("a"), item("b"), seconds=300, knew=7), before=partly)
+    assert sum(one.compare == "head" for one in whole.deliverables) == 2
+    assert whole.remade_sequence is None
+
+
+def test_no_clock_decides_whether_a_list_is_from_after_it_was_made_again() -> None:
+    """JARAI's events are an hour ahead of its answers: the list is asked for once, not for ever."""
+    ahead = after(
+        arrived("production.step.complete", 5, happened=3600, received=10, data={"status": "Producing"}),
+        arrived("production.step.complete", 6, happened=3601, received=11, data={"status": "AwaitingApproval"}),
+        before=STORED,
+    )
+    assert ahead.needs_list
+    listed = after(listing(item("a"), seconds=20, knew=6), before=ahead)
+    assert only_new(listed).compare == "head"
+    assert listed.remade_sequence is None
+
+
+def test_an_answer_that_did_not_know_of_it_is_not_the_one() -> None:
+    early = after(listing(item("a"), seconds=20, knew=4), before=sent_back(STORED))
+    assert len(early.deliverables) == 1
+    assert early.needs_list
+
+
+def test_a_file_that_failed_has_another_chance_when_it_was_made_again_or_lies_elsewhere() -> None:
+    failed = after(*(DownloadFailed(at(4), KEY, "unsound", "no moov") for _ in range(2)), before=WAITING)
+    assert old(failed).state == "failed"
+    assert old(after(ready(7, item("a")), before=sent_back(failed))).state == "wanted"
+    elsewhere = item("a", sasUrl="https://jarai.blob.core.windows.net/remade/a.mp4?sig=s")
+    assert old(after(ready(7, elsewhere), before=failed)).state == "wanted"
+
+
+def test_other_bytes_under_the_same_name_are_settled_anew() -> None:
+    published = after(arrived("production.published", 3), before=STORED)
+    settled = after(ManifestWritten(at(20), published.manifest_revision), before=published)
+    lost = after(FileDamaged(at(30), KEY, "is gone"), before=settled)
+    mended = after(DownloadStored(at(40), KEY, 6, OTHER_SHA, 0.1), before=after(listing(item("a")), before=lost))
+    step = change(ManifestWritten(at(50), mended.manifest_revision), before=mended)
+    assert "production.settled" in fact_names(step)
+    assert len(step.notices) == 1
