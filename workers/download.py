@@ -265,7 +265,13 @@ class _Fetch:
         if not self.claim.url:
             raise LinkExpired("there is no valid address")
         transfer = Transfer(
-            self.pool, self.hosts, self.deliverable, self.partial, self.progress, known=self._known(self.before)
+            self.pool,
+            self.hosts,
+            self.deliverable,
+            self.partial,
+            self.progress,
+            known=self._known(self.before),
+            synthetic=self.claim.production.sandbox,
         )
         try:
             fetched = transfer.run(self.claim.url)

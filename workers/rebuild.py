@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from service import jobs
 from service.core import manifest
+from service.core.observations import OperatorAsked
 from service.runtime import Runtime
 from service.store import deployment, inbox, productions
 from workers.storage import open_storage
@@ -42,6 +43,9 @@ def rebuild(runtime: Runtime) -> Outcome:
             continue
         found = read.found(folder, sizes, productions.now(redis))
         inbox.observe(redis, identity, found)
+        whole = {one.file for one in found.deliverables}
+        for key in manifest.to_fetch_again(read, whole):
+            inbox.observe(redis, identity, OperatorAsked(found.at, "redownload", key=key))
         outcome.rebuilt += 1
         outcome.asked += not found.settled
     deployment.recognise(redis, settings.state_dir)

@@ -9,7 +9,8 @@ from typing import Any
 
 from service import jobs
 from service.core import manifest
-from service.core.observations import MANIFEST, FileDamaged, Written
+from service.core.errors import UnreadableState
+from service.core.observations import MANIFEST, FileDamaged, OperatorAsked, Written
 from service.core.production import Production
 from service.runtime import Runtime
 from service.store import inbox, productions
@@ -66,8 +67,16 @@ class Verification:
             self._check_known(production)
         for folder, content, sizes in self._storage.manifests():
             identity = folder.rpartition("/")[2]
-            if identity not in seen and only in (None, identity):
+            if identity in seen or only not in (None, identity):
+                continue
+            try:  # it may have begun meanwhile
+                known = productions.read(self._redis, identity)
+            except UnreadableState:
+                continue  # the log tells of it; nothing is touched
+            if known is None:
                 self._check_forgotten(folder, content, sizes)
+            else:
+                self._check_known(known)
         if self.damages:
             jobs.ring(self._redis, "advance")
 
@@ -129,8 +138,10 @@ class Verification:
         for damage in damages:
             damage.kept = self._storage.take_away(folder, damage.file)
         self.damages += damages
-        found = told.found(folder, whole, productions.now(self._redis))
-        inbox.observe(self._redis, str(told.production_id), found)
+        now = productions.now(self._redis)
+        inbox.observe(self._redis, str(told.production_id), told.found(folder, whole, now))
+        for key in manifest.to_fetch_again(told, whole):
+            inbox.observe(self._redis, str(told.production_id), OperatorAsked(now, "redownload", key=key))
 
     def _problem(self, folder: str, recorded: _Recorded) -> str | None:
         self.files += 1

@@ -13,9 +13,12 @@ _MP4 = ("mp4", "m4v", "m4a", "mov", "3gp")
 _MARKUP = ("html", "htm", "xhtml", "xml", "ttml", "dfxp", "svg")
 _TEXTS = ("txt", "srt", "md", "csv", "json", "sbv", *_MARKUP)
 _PAGE = re.compile(rb"\s*(<\?xml|<!doctype|<html|<error)", re.IGNORECASE)
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_CONTROLS = bytes([*range(0x09), *range(0x0E, 0x1A), *range(0x1C, 0x20)])
+_MOST_CONTROLS = 1 / 50
 _BOM, _BOMS_16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 _EDGE_BYTES = 1024
+_TAIL_BYTES = 64 * 1024
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"uuid")
 
 
 class Look(Protocol):
@@ -33,17 +36,19 @@ def look_at(file: str) -> Look:
     stem, dot, ending = file.rpartition(".")
     ending = ending.lower() if dot and stem else ""
     if ending in _MP4:
-        return _Boxes(old=ending == "mov")
+        return _Boxes()
     if ending == "pdf":
         return _Pdf()
     if ending == "vtt":
         return _Text(page=False, webvtt=True)
     if ending in _TEXTS:
         return _Text(page=ending in _MARKUP)
-    return _Unknown() if ending else _Unnamed()
+    return Anything() if ending else _Unnamed()
 
 
-class _Unknown:
+class Anything:
+    """Whatever it is, it is right."""
+
     def update(self, chunk: bytes, /) -> None:
         pass
 
@@ -65,7 +70,7 @@ class _Unnamed:
         self._head += bytes(chunk)
         if len(self._head) >= 8:
             self._look = (
-                _Boxes() if self._head[4:8] == b"ftyp" else _Pdf() if self._head[:5] == b"%PDF-" else _Unknown()
+                _Boxes() if self._head[4:8] == b"ftyp" else _Pdf() if self._head[:5] == b"%PDF-" else Anything()
             )
             self._look.update(self._head)
 
@@ -74,18 +79,17 @@ class _Unnamed:
 
 
 class _Boxes:
-    """MP4 and its kin: boxes, one after the other, that fill the file exactly, one of them the `moov` that plays it.
+    """MP4 and its kin: boxes, one after the other, all of them whole, one of them the `moov` that plays it.
 
-    `old`: QuickTime's files need not begin with `ftyp`.
+    What stands behind all that a player needs is left alone: cameras and tools append what they like.
     """
 
-    def __init__(self, old: bool = False) -> None:
-        self._old = old
+    def __init__(self) -> None:
         self._header = b""
         self._box = ""
         self._left = 0  # bytes of this box that are still to come; -1: it reaches to the end
         self._boxes = 0
-        self._moov = False
+        self._moov = self._media = False
         self._wrong: str | None = None
 
     def update(self, chunk: bytes, /) -> None:
@@ -106,28 +110,33 @@ class _Boxes:
         return 16 if len(self._header) >= 8 and self._header[:4] == b"\0\0\0\1" else 8
 
     def _begin(self, size: int, kind: bytes, long_size: bytes) -> None:
-        if self._boxes == 0 and kind != b"ftyp" and not self._old:
-            self._wrong = "does not begin as an MP4 does (no ftyp box)"
+        if self._boxes == 0 and kind not in _FIRST_BOXES:
+            self._wrong = "does not begin as an MP4 does"
             return
         if size == 1:
             size = int.from_bytes(long_size, "big")
-        padding = size == 0 and kind == b"\0\0\0\0"
-        if not padding and not all(0x20 <= one < 0x7F or one == 0xA9 for one in kind):
-            self._wrong = "is no row of MP4 boxes"
+        is_box = all(0x20 <= one < 0x7F or one == 0xA9 for one in kind) and (not size or size >= len(self._header))
+        if not is_box and self._playable:
+            self._left, self._header = -1, b""
             return
-        if size and size < len(self._header):
-            self._wrong = "has an MP4 box that is smaller than its own header"
+        if not is_box:
+            self._wrong = "is no row of MP4 boxes"
             return
         self._boxes += 1
         self._box = kind.decode("latin-1")
         self._left = size - len(self._header) if size else -1
         self._moov = self._moov or (kind == b"moov" and self._left != 0)
+        self._media = self._media or kind in (b"mdat", b"moof")
         self._header = b""
+
+    @property
+    def _playable(self) -> bool:
+        return self._moov and self._media
 
     def problem(self) -> str | None:
         if self._wrong is not None:
             return self._wrong
-        if self._header:
+        if self._header and not self._playable:
             return "ends within the header of an MP4 box"
         if self._left > 0:
             return f"ends {self._left} bytes before its MP4 box {self._box} does"
@@ -136,27 +145,34 @@ class _Boxes:
         return None if self._moov else "has no moov box, and nothing could play it"
 
 
-class _Edges:
-    """The first and the last KiB."""
+class _Beginning:
+    """The first KiB."""
 
     def __init__(self) -> None:
-        self._first = self._last = b""
+        self._first = b""
 
     def update(self, chunk: bytes, /) -> None:
         if len(self._first) < _EDGE_BYTES:
             self._first += bytes(chunk[: _EDGE_BYTES - len(self._first)])
-        self._last = (self._last + bytes(chunk[-_EDGE_BYTES:]))[-_EDGE_BYTES:]
 
 
-class _Pdf(_Edges):
+class _Pdf(_Beginning):
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = b""
+
+    def update(self, chunk: bytes, /) -> None:
+        super().update(chunk)
+        self._last = (self._last + bytes(chunk[-_TAIL_BYTES:]))[-_TAIL_BYTES:]
+
     def problem(self) -> str | None:
         if b"%PDF-" not in self._first:
             return "does not begin as a PDF does"
         return None if b"%%EOF" in self._last else "does not end as a PDF does: its end is missing"
 
 
-class _Text(_Edges):
-    """Text in whatever encoding: what has control characters in it is none, and a page may stand in for it.
+class _Text(_Beginning):
+    """Text in whatever encoding: what is full of control characters is none, and a page may stand in for it.
 
     An empty one is text; an empty WebVTT lacks its first line.
     """
@@ -164,18 +180,24 @@ class _Text(_Edges):
     def __init__(self, page: bool, webvtt: bool = False) -> None:
         super().__init__()
         self._page, self._webvtt = page, webvtt
-        self._binary = False
+        self._bytes = self._controls = 0
 
     def update(self, chunk: bytes, /) -> None:
         super().update(chunk)
-        if not self._binary and not self._first.startswith(_BOMS_16):
-            self._binary = _CONTROL.search(chunk) is not None
+        self._bytes += len(chunk)
+        self._controls += len(chunk) - len(chunk.translate(None, _CONTROLS))
 
     def problem(self) -> str | None:
         if self._webvtt and not re.match(rb"WEBVTT([ \t\r\n]|$)", self._first.removeprefix(_BOM)):
             return "does not begin with WEBVTT"
-        if self._binary:
-            return "is not text: there are control characters in it"
+        if self._controls > self._bytes * _MOST_CONTROLS and not self._has_two_bytes_each:
+            return "is not text: it is full of control characters"
         if not self._page and _PAGE.match(self._first.removeprefix(_BOM)):
             return "is a page of markup in place of the text"
         return None
+
+    @property
+    def _has_two_bytes_each(self) -> bool:
+        """UTF-16, with its mark or by the zeros in every other place."""
+        even, odd = self._first[::2].count(0), self._first[1::2].count(0)
+        return self._first.startswith(_BOMS_16) or (min(even, odd) == 0 and max(even, odd) > len(self._first) / 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -74,6 +74,22 @@ class Manifest(BaseModel):
                 for one in whole
             ),
         )
+
+
+def to_fetch_again(told: Manifest, whole: Container[str]) -> list[str]:
+    """The key of each newest version that lies there whole although a newer one was stored, and is not whole any more.
+
+    What JARAI has now has to be held against it: the older one is not the current one.
+    """
+    versions: dict[str, list[Entry]] = {}
+    for one in sorted(told.deliverables, key=lambda one: one.version):
+        versions.setdefault(one.version_of or one.key, []).append(one)
+    found = []
+    for family in versions.values():
+        there = [one for one in family if one.file in whole]
+        if there and family[-1].file not in whole:
+            found.append(there[-1].key)
+    return found
 
 
 def parse(content: bytes) -> Manifest:

@@ -139,7 +139,7 @@ def claim_download(
 def renew_download(redis: Redis, claim: DownloadClaim, bytes_so_far: int, bytes_per_second: int = 0) -> int | None:
     """Keep the claim for another half minute; None when it went to somebody else: stop at once.
 
-    Else how many small files are due and wait for somebody.
+    Else whether a small file is due and waits for somebody.
     """
     waiting = RENEW_DOWNLOAD.run(redis, claim.token, DOWNLOAD_LEASE_MS, claim.member, bytes_so_far, bytes_per_second)
     return None if waiting < 0 else int(waiting)

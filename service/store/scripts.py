@@ -11,6 +11,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:link:{id}:{key}   address, expires             jarai:index      zset  every production -> first seen
     jarai:attempts          hash id -> tries in a row    jarai:claims     hash  "id:key" -> token, host of the address
     jarai:deadletter:{id}   hash                         jarai:progress   hash  "id:key" -> bytes so far, a second
+    jarai:download:blocked  all that is due waits for a place at its host
     jarai:fetching:{host}   zset  "id:key" -> until when jarai:bandwidth  when the line is free again
     jarai:deadletters       zset -> when added           jarai:counts     hash  name of a fact -> how often
     jarai:tries             hash  id or "id:key" -> claims in a row that came to nothing
@@ -47,7 +48,17 @@ end
 local function undue(member)
   redis.call('ZREM', P..'download', member)
   local host = string.match(redis.call('HGET', P..'claims', member) or '', '\t(.+)$')
-  if host then redis.call('ZREM', P..'fetching:'..host, member) end
+  if host then
+    redis.call('ZREM', P..'fetching:'..host, member)
+    redis.call('DEL', P..'download:blocked')
+  end
+end
+local function due_downloads(now, look)  -- in pages, until `look` has seen enough
+  for page = 0, 39 do
+    local found = redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', page * 250, 250)
+    for _, member in ipairs(found) do if look(member) then return end end
+    if #found < 250 then return end
+  end
 end
 local function small(member) return redis.call('SISMEMBER', P..'download:big', member) == 0 end
 local function keep_notice(id, at, production, account, kind, body)
@@ -255,7 +266,7 @@ if back > 1000 then
     budget.paused_until, budget.reset_at = budget.paused_until - back / 1000, budget.reset_at - back / 1000
     redis.call('SET', P..'budget', cjson.encode(budget))
   end
-  redis.call('DEL', P..'bandwidth', P..'notify:pause')
+  redis.call('DEL', P..'bandwidth', P..'notify:pause', unpack(redis.call('KEYS', P..'fetching:*')))
 else
   back = 0
 end
@@ -267,6 +278,7 @@ for _, list in ipairs({'dirty', 'download', 'ask', 'notify'}) do
   if head and (next_at < 0 or tonumber(head) < next_at) then next_at = tonumber(head) end
 end
 local files = redis.call('ZCOUNT', P..'download', '-inf', now)
+if redis.call('EXISTS', P..'download:blocked') == 1 then files = 0 end
 if redis.call('EXISTS', P..'storage') == 1 then
   files = math.min(files, 1 - redis.call('EXISTS', P..'storage:try'))
 end
@@ -306,23 +318,32 @@ return redis.call('ZADD', P..'ask', 'XX', 0, ARGV[1])
 # Small ones go first. A folder that takes no files is tried with one file now and then.
 CLAIM_DOWNLOAD = Script("""
 local now = now_ms()
+local places = {}
 local function free(host)
   if ARGV[4] == '0' or not host then return true end
-  redis.call('ZREMRANGEBYSCORE', P..'fetching:'..host, '-inf', now)
-  return redis.call('ZCARD', P..'fetching:'..host) < tonumber(ARGV[4])
-end
-local first, address, at
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', 0, 500)) do
-  local quick = small(member)
-  if quick or (not first and ARGV[5] == '0') then
-    local link = redis.call('GET', P..'link:'..member) or ''
-    local host = string.match(link, '^%a+://([^/?#]+)')
-    if free(host) then first, address, at = member, link, host end
-    if quick and first == member then break end
+  if places[host] == nil then
+    redis.call('ZREMRANGEBYSCORE', P..'fetching:'..host, '-inf', now)
+    places[host] = redis.call('ZCARD', P..'fetching:'..host) < tonumber(ARGV[4])
   end
+  return places[host]
 end
-local member, link, host = first, address, at
-if not member then return {now} end
+local member, link, host, blocked
+due_downloads(now, function(one)
+  local quick = small(one)
+  if quick or (not member and ARGV[5] == '0') then
+    local address = redis.call('GET', P..'link:'..one) or ''
+    local place = string.match(address, '^%a+://([^/?#]+)')
+    if not free(place) then blocked = true
+    else
+      member, link, host = one, address, place
+      return quick
+    end
+  end
+end)
+if not member then
+  if blocked then redis.call('SET', P..'download:blocked', 1, 'PX', 2000) end
+  return {now}
+end
 if redis.call('EXISTS', P..'storage') == 1 and not redis.call('SET', P..'storage:try', 1, 'NX', 'PX', ARGV[3]) then
   return {now}
 end
@@ -337,7 +358,7 @@ local id = string.match(member, '^[^:]+')
 return {now, member, redis.call('GET', P..'production:'..id) or '', link, redis.call('HINCRBY', P..'tries', member, 1)}
 """)
 
-# token, lease, "id:key", bytes so far, bytes a second -> -1 when the claim is lost, else how many small ones are due
+# token, lease, "id:key", bytes so far, bytes a second -> -1 when the claim is lost, else 1 if a small one is due
 # Who gets further than anybody before is no failure.
 RENEW_DOWNLOAD = Script("""
 local now, member = now_ms(), ARGV[3]
@@ -351,9 +372,10 @@ if tonumber(ARGV[4]) > tonumber(before) then
   redis.call('HSET', P..'tries', member, 1)
 end
 local waiting = 0
-for _, one in ipairs(redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', 0, 500)) do
-  if small(one) then waiting = waiting + 1 end
-end
+due_downloads(now, function(one)
+  if small(one) then waiting = 1 end
+  return waiting == 1
+end)
 return waiting
 """)
 

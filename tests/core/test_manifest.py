@@ -128,3 +128,14 @@ FIRST: dict[str, Any] = manifest.describe(STORED)["deliverables"][0]
 def test_what_is_no_manifest_of_ours_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError):
         manifest.parse(content)
+
+
+def test_an_older_version_is_no_current_one_only_because_the_newer_one_is_lost() -> None:
+    entries = manifest.describe(STORED)["deliverables"]
+    first = entries[0] | {"current": False}
+    key = first["file"].rpartition("_")[2].partition(".")[0]
+    second = first | {"file": "Video_a-v2_0123456789abcdef.mp4", "version": 2, "versionOf": key, "current": True}
+    told = manifest.parse(written(STORED, deliverables=[second, first, entries[1]]))
+    assert manifest.to_fetch_again(told, {first["file"], entries[1]["file"]}) == [key]
+    assert manifest.to_fetch_again(told, {first["file"], second["file"], entries[1]["file"]}) == []
+    assert manifest.to_fetch_again(told, {entries[1]["file"]}) == []

@@ -132,3 +132,26 @@ def test_the_line_is_shared_by_all_who_take_of_it(redis: Redis) -> None:
 def test_a_line_that_was_not_used_saves_nothing_up(redis: Redis) -> None:
     redis.set(f"{PREFIX}bandwidth", "1")
     assert due.take_bandwidth(redis, 1_000_000, 1_000_000) > 0.9
+
+
+def test_a_host_without_a_free_place_keeps_no_other_host_and_no_small_file_waiting(redis: Redis) -> None:
+    for _ in range(3):
+        due_files(redis, *[("Video", f"{number}.mp4") for number in range(100)])
+    held = claimed(redis, most_per_host=1)
+    assert held is not None
+    due_files(redis, ("Transcript", "b.txt"), ("Video", "b.mp4"), host="other.blob.core.windows.net")
+    assert kinds(redis, 3, most_per_host=1) == ["Transcript"]
+    redis.zremrangebyrank(f"{PREFIX}fetching:other.blob.core.windows.net", 0, -1)
+    assert kinds(redis, 3, most_per_host=1) == ["Video"]
+    assert due.renew_download(redis, held, 1) == 0
+
+
+def test_nobody_is_woken_for_files_that_wait_for_a_place_at_their_host(redis: Redis) -> None:
+    due_files(redis, ("Video", "a.mp4"), ("Video", "b.mp4"))
+    held = claimed(redis, most_per_host=1)
+    assert held is not None
+    assert due.sweep(redis).download == 1
+    assert claimed(redis, most_per_host=1) is None
+    assert due.sweep(redis).download == 0
+    inbox.observe(redis, held.production_id, DownloadStored(productions.now(redis), held.key, 5, "ab" * 32, 0.1))
+    assert due.sweep(redis).download == 1

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import urllib3
 
 from service import operator
+from service.core.production import to_json
 from service.core.retry import MOST_LIST_ATTEMPTS
 from service.store import deadletters, due, productions
 from service.store.scripts import PREFIX
@@ -126,6 +128,16 @@ def test_bytes_that_are_no_such_file_are_set_aside_and_a_dead_letter_says_what_i
     assert not kept.is_relative_to(bench.settings.storage_dir)
     assert list(bench.settings.storage_dir.rglob("*.mp4")) == []
     assert list((bench.settings.state_dir / "partial").iterdir()) == []
+
+
+def test_what_a_sandbox_makes_up_need_not_be_such_a_file(bench: Bench) -> None:
+    identity = bench.published({"type": "Video", "bytes": 50, "checksum": "md5"})
+    known = bench.known(identity)
+    bench.redis.set(
+        f"{PREFIX}production:{identity}", b"%d\n%s" % (known.version, to_json(replace(known, sandbox=True)))
+    )
+    bench.until_quiet()
+    bench.is_stored(identity)
 
 
 def test_a_file_that_changed_meanwhile_is_begun_anew(bench: Bench) -> None:

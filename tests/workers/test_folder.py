@@ -214,6 +214,8 @@ def test_a_disk_that_is_not_mounted_is_said_and_nothing_is_put_in_its_place(
             root.mkdir()
         with pytest.raises(StorageUnavailable, match="not the folder"):
             partial.put_in_place("a", "b")
+        with pytest.raises(StorageUnavailable, match="not the folder"):
+            storage.stored("a", "b", nothing)
     with pytest.raises(StorageUnavailable, match="mount it again"):
         LocalStorage.open(root, state)
     assert root.is_dir() is there

@@ -266,17 +266,21 @@ def test_a_broken_transfer_goes_on_where_it_broke(attempts: Attempts) -> None:
     ],
 )
 def test_a_continuation_that_does_not_fit_is_never_a_file(attempts: Attempts, answer: bytes) -> None:
+    """Nor is what follows it on its connection: at the latest the attempt after the next brings the file."""
     script, _ = resume([answer, whole(TRUTH)])
     with hostile(script) as server:
         attempts.refused(address(server), TransferFailed)
-        try:
-            assert attempts.run(address(server)) == TRUTH
-        except CorruptDownload:
-            with attempts.partial() as partial:
-                partial.discard()
-        except TransferFailed:
-            pass
-        assert attempts.run(address(server)) == TRUTH
+        for _ in range(3):
+            try:
+                assert attempts.run(address(server)) == TRUTH
+                break
+            except CorruptDownload:
+                with attempts.partial() as partial:
+                    partial.discard()
+            except TransferFailed:
+                pass
+        else:
+            raise AssertionError("it never comes")
 
 
 @pytest.mark.parametrize("etag", ["", 'ETag: W/"weak"', 'ETag: "two', "ETag: \x00", 'ETag: "' + "x" * 5000 + '"'])

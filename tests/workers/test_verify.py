@@ -9,15 +9,19 @@ import pytest
 
 from service.core.errors import StorageUnavailable
 from service.runtime import Runtime
-from tests.store.making import take_in
+from tests.store.making import event, take_in
 from tests.workers.receiver import Bench
 from workers.verify import Verification
 
 
-def verified(bench: Bench, only: str | None = None) -> Verification:
+def runtime_of(bench: Bench) -> Runtime:
     runtime = Runtime(bench.settings)
     runtime.__dict__["redis"] = bench.redis
-    check = Verification(runtime)
+    return runtime
+
+
+def verified(bench: Bench, only: str | None = None) -> Verification:
+    check = Verification(runtime_of(bench))
     check.run(only)
     take_in(bench.redis)
     return check
@@ -118,3 +122,45 @@ def test_a_folder_that_can_not_be_read_is_said(bench: Bench, tmp_path: Path) -> 
     bench.settings.storage_dir.write_text("a file where the folder should be")
     with pytest.raises(StorageUnavailable):
         verified(bench)
+
+
+def test_a_production_that_begins_while_everything_is_read_is_no_forgotten_one(bench: Bench) -> None:
+    """Its manifest lies there by the time that the forgotten ones are looked for, and Redis knows it."""
+    identity, path = stored(bench)
+    path.write_bytes(b"x" * 200_000)
+    check = Verification(runtime_of(bench))
+    index = bench.redis.zrange("jarai:index", 0, -1, withscores=True)
+    bench.redis.delete("jarai:index")  # as if it had not been listed yet
+    check.run()
+    assert index
+    take_in(bench.redis)
+    bench.until_quiet()
+    assert check.wait(0) == 0
+    assert path.exists()
+    bench.is_stored(identity)
+
+
+def test_a_state_that_can_not_be_read_has_nothing_taken_away(bench: Bench) -> None:
+    identity, path = stored(bench)
+    path.write_bytes(b"x" * 200_000)
+    bench.redis.set(f"jarai:production:{identity}", b"9\nnonsense")
+    assert verified(bench).damages == []
+    assert path.exists()
+
+
+def test_a_lost_newest_version_of_a_forgotten_production_is_fetched_and_the_older_one_stays(bench: Bench) -> None:
+    identity, path = stored(bench)
+    bench.simulator.relist(identity, {"bytes": 100_000})
+    take_in(bench.redis, event(identity, 1001, "deliverable.ready", truncated=True, data={}))
+    bench.until_quiet()
+    first, second = bench.known(identity).deliverables
+    (path.parent / second.file).unlink()
+    bench.redis.flushdb()
+    check = verified(bench)
+    assert [damage.file for damage in check.damages] == [second.file]
+    bench.until_quiet()
+    assert check.wait(0) == 0
+    back = {one.version: one for one in bench.known(identity).deliverables}
+    assert (back[1].sha256, back[2].sha256) == (first.sha256, second.sha256)
+    assert bench.known(identity).settled
+    assert (path.parent / second.file).stat().st_size == 100_000

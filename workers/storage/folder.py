@@ -91,13 +91,16 @@ class LocalStorage:
             return True
 
     def _place(self, temporary: Path, folder: str, file: str) -> None:
-        if not (self.root / _MARK).exists():
-            raise StorageUnavailable(f"{self.root} is not the folder any more that it was")
+        self._is_there()
         target = self.root / folder
         target.mkdir(parents=True, exist_ok=True)
         os.replace(temporary, target / file)
         for directory in (target, target.parent, self.root):
             _sync_directory(directory)
+
+    def _is_there(self) -> None:
+        if not (self.root / _MARK).exists():
+            raise StorageUnavailable(f"{self.root} is not the folder any more that it was: is its disk mounted?")
 
     def read(self, folder: str, file: str) -> bytes | None:
         """A small file, or None when there is none."""
@@ -115,6 +118,7 @@ class LocalStorage:
             try:
                 handle = open(self.root / folder / file, "rb")  # noqa: SIM115 - only its absence is expected
             except FileNotFoundError:
+                self._is_there()
                 return None
             with handle:
                 while chunk := handle.read(_READ_BYTES):
