@@ -5,11 +5,8 @@ What follows from a failure is not decided here, and nothing gets its final name
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +17,7 @@ from urllib3.util import Timeout
 
 from service import outgoing
 from service.core.addresses import check_address, check_resolved
-from service.core.content import Anything, Look, look_at
+from service.core.content import Anything, look_at
 from service.core.deliverables import Deliverable, decode_digest
 from service.core.errors import (
     CorruptDownload,
@@ -34,12 +31,10 @@ from service.core.errors import (
 from service.core.retry import resumes_at_once
 from service.jarai import USER_AGENT
 from workers import shutdown
+from workers.hashing import Ring, Sums
 from workers.storage import Partial
 
 _TIMEOUT = Timeout(connect=5, read=8)
-_CHUNK_BYTES = 256 * 1024  # larger ones cost more than they save: each is memory of its own
-_SMALL_BYTES = 2 * 1024 * 1024
-_MOST_WAITING_CHUNKS = 16
 _LARGEST_UNANNOUNCED_BYTES = 16 * 1024**3
 _MOST_REDIRECTS = 3
 _ETAG = re.compile(r'"?[\x21\x23-\x7e]{1,200}"?')
@@ -129,7 +124,7 @@ class Transfer:
         self._synthetic = synthetic  # CONTRACT [docs]: a sandbox makes them up, so nobody has to be able to open them
         self._whole = False  # ask for the file from its beginning
         self._expected_md5: str | None = None
-        self._hashing: _Hashing | None = None
+        self._sums: Sums | None = None
 
     def run(self, url: str) -> Fetched:
         """The complete bytes, verified and synced, lie in the partial file.
@@ -143,46 +138,42 @@ class Transfer:
         if self._partial.size_bytes and self._partial.size_bytes == self._partial.note.get("total"):
             self._partial.shorten()
         breaks = 0
-        try:
-            while True:
-                before_bytes = self._partial.size_bytes
-                try:
-                    total = self._receive(url)
-                    return self._verified(total)
-                except _LineBroke:
-                    breaks += 1
-                    gained_bytes = self._partial.size_bytes - before_bytes
-                    if self._etag is None or not resumes_at_once(breaks, gained_bytes):
-                        raise
-                except _Changed:  # the bytes so far stay until others begin to come
-                    self._whole = True
-        finally:
-            if self._hashing is not None:
-                self._hashing.close()
+        while True:
+            before_bytes = self._partial.size_bytes
+            try:
+                return self._verified(self._receive(url))
+            except _LineBroke:
+                breaks += 1
+                gained_bytes = self._partial.size_bytes - before_bytes
+                if self._etag is None or not resumes_at_once(breaks, gained_bytes):
+                    raise
+            except _Changed:  # the bytes so far stay until others begin to come
+                self._whole = True
 
     @property
     def _etag(self) -> str | None:
         """Of the bytes so far."""
         return _strong(self._partial.note.get("etag"))
 
-    def _receive(self, url: str) -> int | None:
-        """Append what one request brings; the length of the whole file, None where nobody tells."""
+    def _receive(self, url: str) -> Sums:
+        """Append what one request brings; the sums of all that is here then."""
         etag = self._etag
         with self._answer(url, etag) as answer:
             total = self._total(answer, etag)
-            hashing = self._begin_hashing(answer)
+            sums = self._summed(answer)
             if total is not None:
                 self._partial.check_room(total - self._partial.size_bytes)
             most = total if total is not None else self._most()
-            for chunk in self._chunks(answer):
-                if self._partial.size_bytes + len(chunk) > most:
-                    raise CorruptDownload(f"more than {most} bytes come")
-                hashing.update(chunk)
-                self._partial.append(chunk)
-                self._progress.gained(len(chunk), self._partial.size_bytes)
+            with Ring(sums) as ring:
+                while size := self._read(answer, space := ring.space()):
+                    if self._partial.size_bytes + size > most:
+                        raise CorruptDownload(f"more than {most} bytes come")
+                    self._partial.append(space[:size])
+                    ring.give(size)
+                    self._progress.gained(size, self._partial.size_bytes)
         if total is not None and self._partial.size_bytes < total:
             raise _LineBroke(f"the line broke at {self._partial.size_bytes} of {total} bytes")
-        return total
+        return sums
 
     @contextmanager
     def _answer(self, url: str, etag: str | None) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -239,13 +230,18 @@ class Transfer:
             self._judge_unannounced(answer, total)
             self._judge_known(answer, total)
             # Also without an ETag: the bytes to come must not be continued under that of the earlier ones.
-            self._partial.write_note({"etag": _strong(answer.headers.get("ETag")), "total": total})
+            etag = _strong(answer.headers.get("ETag"))
+            self._partial.write_note({"etag": etag, "total": total, "md5": _told_md5(answer)})
         return total
 
     def _resumed_total(self, answer: urllib3.BaseHTTPResponse, etag: str | None) -> int:
         match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != self._partial.size_bytes or answer.headers.get("ETag") != etag:
             raise CorruptDownload("the server continues with other bytes than those that are missing")
+        if int(match[3]) != (self._partial.note.get("total") or int(match[3])):
+            raise CorruptDownload("the server continues with a file of another length")
+        if answer.headers.get("Content-Type", "").strip().lower().startswith("multipart/"):
+            raise CorruptDownload("the server continues in several parts, and nobody asked for that")
         if int(match[2]) != int(match[3]) - 1:
             raise TransferFailed("the server leaves out the end")
         return int(match[3])
@@ -275,36 +271,32 @@ class Transfer:
         announced = self._deliverable.bytes
         return _LARGEST_UNANNOUNCED_BYTES if announced is None else announced
 
-    def _begin_hashing(self, answer: urllib3.BaseHTTPResponse) -> _Hashing:
-        """Anew where the bytes begin anew; else what is here already is read once, not at each break."""
-        if self._hashing is not None and answer.status != 200:
-            return self._hashing
-        if self._hashing is not None:
-            self._hashing.close()
-        self._expected_md5 = self._md5(answer)
-        look = Anything() if self._synthetic else look_at(self._deliverable.file)
-        self._hashing = _Hashing(with_md5=self._expected_md5 is not None, look=look)
-        if self._partial.size_bytes:
-            self._partial.hash_into(self._hashing, tick=self._progress.tick)
-        return self._hashing
+    def _summed(self, answer: urllib3.BaseHTTPResponse) -> Sums:
+        """The sums of what is here: as the last request left them, or else read from the beginning."""
+        sums = self._sums
+        if sums is None or sums.size_bytes != self._partial.size_bytes or answer.status == 200:
+            self._expected_md5 = self._md5(answer)
+            look = Anything() if self._synthetic else look_at(self._deliverable.file)
+            sums = Sums(look, with_md5=self._expected_md5 is not None)
+            if self._partial.size_bytes:
+                self._partial.hash_into(sums, tick=self._progress.tick)
+            self._sums = sums
+        return sums
 
-    def _chunks(self, answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-        while True:
-            with _plain_errors(self._patience.read_seconds, _LineBroke):
-                chunk = answer.read1(_CHUNK_BYTES)  # read() would throw away what came before a break
-            if not chunk:
-                if shutdown.requested():
-                    raise TransferStopped("this worker ends")
-                return
-            yield chunk
+    def _read(self, answer: urllib3.BaseHTTPResponse, space: memoryview) -> int:
+        with _plain_errors(self._patience.read_seconds, _LineBroke):
+            size = outgoing.read_into(answer, space)
+        if not size and shutdown.requested():
+            raise TransferStopped("this worker ends")
+        return size
 
     def _md5(self, answer: urllib3.BaseHTTPResponse) -> str | None:
-        """The MD5 of the whole file in hex, where JARAI or Azure Blob tells it."""
-        return self._deliverable.md5 or _told_md5(answer)
+        """The MD5 of the whole file in hex, where JARAI or Azure Blob tells it, or told it when the file began."""
+        noted = self._partial.note.get("md5") if answer.status == 206 else None
+        return self._deliverable.md5 or _told_md5(answer) or (noted if isinstance(noted, str) else None)
 
-    def _verified(self, total: int | None) -> Fetched:
-        assert self._hashing is not None
-        sha256, md5, problem = self._hashing.finish()
+    def _verified(self, sums: Sums) -> Fetched:
+        sha256, md5, problem = sums.sha256, sums.md5, sums.check.problem()
         size, announced = self._partial.size_bytes, self._deliverable.bytes
         if announced is not None and size != announced:
             raise CorruptDownload(f"JARAI announced {announced} bytes, {size} came")
@@ -316,63 +308,6 @@ class Transfer:
             raise UnsoundContent(f"the file {problem}")
         self._partial.sync()
         return Fetched(sha256, md5, self._etag)
-
-
-class _Hashing:
-    """What is found out about the bytes as they pass: their digests, and whether they are such a file.
-
-    Once a file turns out to be large, each digest has a thread: hashing takes about as long as receiving.
-    """
-
-    def __init__(self, with_md5: bool, look: Look) -> None:
-        self._sha256 = _Lane(hashlib.sha256())
-        self._md5 = _Lane(hashlib.md5(usedforsecurity=False)) if with_md5 else None
-        self._look = look
-
-    def update(self, chunk: bytes, /) -> None:
-        self._sha256.update(chunk)
-        if self._md5 is not None:
-            self._md5.update(chunk)
-        self._look.update(chunk)
-
-    def finish(self) -> tuple[str, str | None, str | None]:
-        """SHA-256 and MD5 in hex, and what is wrong with the content."""
-        return self._sha256.finish(), self._md5.finish() if self._md5 else None, self._look.problem()
-
-    def close(self) -> None:
-        self._sha256.close()
-        if self._md5 is not None:
-            self._md5.close()
-
-
-class _Lane:
-    """A digest, and the thread that feeds it."""
-
-    def __init__(self, digest: hashlib._Hash) -> None:
-        self._digest = digest
-        self._seen_bytes = 0
-        self._thread: ThreadPoolExecutor | None = None
-        self._waiting: deque[Future[None]] = deque()
-
-    def update(self, chunk: bytes) -> None:
-        self._seen_bytes += len(chunk)
-        if self._seen_bytes <= _SMALL_BYTES:
-            self._digest.update(chunk)
-            return
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "hash")
-        self._waiting.append(self._thread.submit(self._digest.update, chunk))
-        if len(self._waiting) > _MOST_WAITING_CHUNKS:
-            self._waiting.popleft().result()
-
-    def finish(self) -> str:
-        while self._waiting:
-            self._waiting.popleft().result()
-        return self._digest.hexdigest()
-
-    def close(self) -> None:
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
 
 
 def _told_md5(answer: urllib3.BaseHTTPResponse) -> str | None:

@@ -24,8 +24,8 @@ _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b
 class Look(Protocol):
     """A check, while the file comes."""
 
-    def update(self, chunk: bytes, /) -> None:
-        """The next bytes."""
+    def update(self, chunk: bytes | memoryview, /) -> None:
+        """The next bytes; they are the caller's again afterwards."""
 
     def problem(self) -> str | None:
         """After the last byte: what is wrong, in a phrase that goes on from «it»; None when nothing is."""
@@ -49,7 +49,7 @@ def look_at(file: str) -> Look:
 class Anything:
     """Whatever it is, it is right."""
 
-    def update(self, chunk: bytes, /) -> None:
+    def update(self, chunk: bytes | memoryview, /) -> None:
         pass
 
     def problem(self) -> str | None:
@@ -63,7 +63,7 @@ class _Unnamed:
         self._head = b""
         self._look: Look | None = None
 
-    def update(self, chunk: bytes, /) -> None:
+    def update(self, chunk: bytes | memoryview, /) -> None:
         if self._look is not None:
             self._look.update(chunk)
             return
@@ -92,7 +92,7 @@ class _Boxes:
         self._moov = self._media = False
         self._wrong: str | None = None
 
-    def update(self, chunk: bytes, /) -> None:
+    def update(self, chunk: bytes | memoryview, /) -> None:
         rest = memoryview(chunk)
         while rest and self._wrong is None and self._left >= 0:
             if self._left:
@@ -151,7 +151,7 @@ class _Beginning:
     def __init__(self) -> None:
         self._first = b""
 
-    def update(self, chunk: bytes, /) -> None:
+    def update(self, chunk: bytes | memoryview, /) -> None:
         if len(self._first) < _EDGE_BYTES:
             self._first += bytes(chunk[: _EDGE_BYTES - len(self._first)])
 
@@ -161,7 +161,7 @@ class _Pdf(_Beginning):
         super().__init__()
         self._last = b""
 
-    def update(self, chunk: bytes, /) -> None:
+    def update(self, chunk: bytes | memoryview, /) -> None:
         super().update(chunk)
         self._last = (self._last + bytes(chunk[-_TAIL_BYTES:]))[-_TAIL_BYTES:]
 
@@ -182,10 +182,10 @@ class _Text(_Beginning):
         self._page, self._webvtt = page, webvtt
         self._bytes = self._controls = 0
 
-    def update(self, chunk: bytes, /) -> None:
+    def update(self, chunk: bytes | memoryview, /) -> None:
         super().update(chunk)
         self._bytes += len(chunk)
-        self._controls += len(chunk) - len(chunk.translate(None, _CONTROLS))
+        self._controls += len(chunk) - len(bytes(chunk).translate(None, _CONTROLS))
 
     def problem(self) -> str | None:
         if self._webvtt and not re.match(rb"WEBVTT([ \t\r\n]|$)", self._first.removeprefix(_BOM)):

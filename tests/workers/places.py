@@ -44,7 +44,7 @@ class Folder:
         return LocalStorage.open(self._final, self._state)
 
     def seen(self) -> Mapping[str, int]:
-        files = (path for path in self._final.rglob("*") if path.is_file())
+        files = (path for path in self._final.rglob("*") if path.is_file() and path.name != ".jarai-receiver")
         return {path.relative_to(self._final).as_posix(): path.stat().st_size for path in files}
 
     def left_over(self) -> list[str]:

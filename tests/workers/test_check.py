@@ -20,6 +20,8 @@ from tests.store.making import event, keep, new_id, server
 from workers.check import Line, examine
 from workers.simulator.running import Running
 
+MARKS = (".jarai-receiver", "storage")  # of a folder that is in use
+
 
 def found(environment: dict[str, str]) -> dict[str, Line]:
     """By their parts; the last line of each."""
@@ -45,7 +47,7 @@ def test_a_sound_deployment_is_all_ok_and_leaves_nothing_behind(
     lines = found(sound)
     assert {line.verdict for line in lines.values()} == {"ok"}
     assert set(lines) >= {"secrets", "redis", "durability", "storage", "api key", "clock", "work", "dead letters"}
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in MARKS]
     assert requests.read(redis).spent_today == 1
 
 

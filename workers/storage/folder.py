@@ -139,7 +139,8 @@ class LocalStorage:
         """The bytes of each file in a folder; nothing where there is no such folder."""
         with _disk():
             try:
-                return {one.name: one.stat().st_size for one in (self.root / folder).iterdir() if one.is_file()}
+                files = [one for one in (self.root / folder).iterdir() if one.is_file() and one.name != _MARK]
+                return {one.name: one.stat().st_size for one in files}
             except FileNotFoundError:
                 return {}
 
@@ -230,7 +231,7 @@ class PartialFile:
                     digest.update(chunk)
                 tick()
 
-    def append(self, chunk: bytes) -> None:
+    def append(self, chunk: bytes | memoryview) -> None:
         with _disk():
             view = memoryview(chunk)
             while view:

@@ -43,7 +43,8 @@ class Partial(Protocol):
     def hash_into(self, *digests: Digest, tick: Callable[[], None] = ...) -> None:
         """Feed what is there already, and go on writing behind it. `tick` is called as it goes."""
 
-    def append(self, chunk: bytes) -> None: ...
+    def append(self, chunk: bytes | memoryview) -> None:
+        """The chunk is the caller's again afterwards: whoever keeps it copies it."""
 
     def check_room(self, more_bytes: int) -> None:
         """Raises StorageUnavailable when so much can't fit."""

@@ -299,7 +299,7 @@ class PartialObject:
         except FileNotFoundError:
             raise StorageUnavailable(f"{self._storage.where}: a chunk of a partial file is gone") from None
 
-    def append(self, chunk: bytes) -> None:
+    def append(self, chunk: bytes | memoryview) -> None:
         self._tail += chunk
         self.size_bytes += len(chunk)
         if self._sha256 is not None:
