@@ -57,9 +57,10 @@ def downloads(folder: Path, file_bytes: int, rounds: int) -> Iterator[Row]:
 
 
 def _ours(url: str, place: Path) -> dict[str, float]:
-    shutil.rmtree(place / "out", ignore_errors=True)
+    for name in ("out", "state"):
+        shutil.rmtree(place / name, ignore_errors=True)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.fetch", url, str(place)], capture_output=True, check=True, timeout=300
+        [sys.executable, "-m", "tests.bench.fetch", url, str(place)], stdout=subprocess.PIPE, check=True, timeout=300
     )
     found: dict[str, float] = json.loads(done.stdout)
     return found
