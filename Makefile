@@ -48,9 +48,9 @@ audit: $(STAMP)
 
 # Resolve the newest versions within the ranges of pyproject.toml.
 lock: $(STAMP)
-	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	$(BIN)/pip-compile -q --no-strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --allow-unsafe --no-header -o requirements.lock pyproject.toml
-	$(BIN)/pip-compile -q --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	$(BIN)/pip-compile -q --no-strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --allow-unsafe --no-header --extra dev -o requirements-dev.lock pyproject.toml
 
 $(STAMP): requirements-dev.lock pyproject.toml
