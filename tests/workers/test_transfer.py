@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import signal
@@ -281,6 +282,37 @@ def test_a_continuation_that_does_not_fit_is_never_a_file(attempts: Attempts, an
                 pass
         else:
             raise AssertionError("it never comes")
+
+
+LONGER = [f"Content-Range: bytes 4000-{len(TRUTH)}/{len(TRUTH) + 1}", 'ETag: "one"']
+PARTS = [
+    f"Content-Range: bytes 4000-{len(TRUTH) - 1}/{len(TRUTH)}",
+    'ETag: "one"',
+    "Content-Type: multipart/byteranges",
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "lines", "why"),
+    [(TRUTH[4000:] + b"x", LONGER, "another length"), (TRUTH[4000:], PARTS, "several parts")],
+    ids=["of another length", "in several parts"],
+)
+def test_a_continuation_of_something_else_under_the_same_etag_is_refused(
+    attempts: Attempts, body: bytes, lines: list[str], why: str
+) -> None:
+    script, _ = resume([whole(body, *lines, status="206 Partial Content")])
+    with hostile(script) as server:
+        attempts.refused(address(server), TransferFailed)
+        assert why in attempts.refused(address(server), CorruptDownload)
+
+
+def test_a_checksum_told_when_a_file_began_is_held_against_it_after_a_break(attempts: Attempts) -> None:
+    wrong = base64.b64encode(hashlib.md5(b"something else").digest()).decode()
+    cut = head(f"Content-Length: {len(TRUTH)}", 'ETag: "one"', f"Content-MD5: {wrong}") + TRUTH[:4000]
+    left = iter([cut, rest()])
+    with hostile(lambda _: next(left)) as server:
+        attempts.refused(address(server), TransferFailed)
+        assert "MD5" in attempts.refused(address(server), CorruptDownload)
 
 
 @pytest.mark.parametrize("etag", ["", 'ETag: W/"weak"', 'ETag: "two', "ETag: \x00", 'ETag: "' + "x" * 5000 + '"'])
