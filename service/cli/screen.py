@@ -1,0 +1,88 @@
+"""What a person at a terminal gets to see, and how a command comes by what it works with.
+
+What runs and fetches lives in `workers` and is found by name, so that `service` never imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
+from typing import Any
+
+import click
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+
+from service import log, runtime
+from service.core.errors import ReceiverError
+from service.core.redaction import redact
+from service.runtime import Runtime
+from service.settings import load
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+
+
+class Group(click.Group):
+    """Turns what went wrong into one plain sentence on stderr and exit code 1; wrong usage stays 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ReceiverError as error:
+            raise click.ClickException(str(error)) from None
+        except RedisError as error:
+            raise click.ClickException(
+                f"Redis does not answer at {_redis_place()} ({type(error).__name__}): start it, set REDIS_URL, "
+                "or run this in the folder where `up` runs."
+            ) from None
+
+
+def runtime_here() -> Runtime:
+    """The runtime for a command that answers a person: its log goes to stderr, and only where something is wrong."""
+    settings = load()
+    log.configure("console", "error", settings.secrets, sys.stderr)
+    return Runtime(settings)
+
+
+def workers(name: str) -> Any:
+    """Something of `workers`, by its name."""
+    found: Callable[..., Any] = resolve_name(name)
+    return found
+
+
+def print_json(value: object) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
+
+
+def plain(value: object) -> str:
+    """Text for a terminal: what came from outside can't move the cursor or forge a line."""
+    text = "" if value is None else str(value)
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+    """A table, or the sentence `empty` where there are no rows."""
+    if not rows:
+        if empty:
+            click.echo(empty)
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold", no_wrap=column in ("production", "id"))
+    for row in rows:
+        shown.add_row(*(plain(cell).replace("[", r"\[") for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=250)
+    console.print(shown)
+
+
+def _redis_place() -> str:
+    try:
+        return redact(runtime.redis_url(load()))
+    except ReceiverError:
+        return "REDIS_URL"
