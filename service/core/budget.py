@@ -73,8 +73,11 @@ def read_answer(
     )
 
 
-def wait_seconds(budget: Budget, limits: Limits, recent: list[float], now: float) -> float:
-    """0 when a request may go out now, else how long to wait. `recent`: our requests of the last WINDOW_SECONDS."""
+def wait_seconds(budget: Budget, limits: Limits, recent: list[float], now: float, reserve: int = RESERVE) -> float:
+    """0 when a request may go out now, else how long to wait. `recent`: our requests of the last WINDOW_SECONDS.
+
+    `reserve`: so many requests a minute are left to others; to a person, none.
+    """
     if budget.paused_until > now:
         return budget.paused_until - now
     if limits.per_day is not None and budget.today == day(now) and budget.spent_today >= limits.per_day:
@@ -82,10 +85,10 @@ def wait_seconds(budget: Budget, limits: Limits, recent: list[float], now: float
     known = [limit for limit in (budget.limit, limits.per_minute) if limit is not None]
     if not known and not budget.tells_no_limit:
         known = [SMALLEST_TIER_PER_MINUTE]
-    allowed = max(1, min(known) - RESERVE) if known else None
+    allowed = max(1, min(known) - reserve) if known else None
     if allowed is not None and len(recent) >= allowed:
         return max(0.05, sorted(recent)[-allowed] + WINDOW_SECONDS - now)
-    if budget.remaining is not None and budget.remaining <= RESERVE and now < budget.reset_at:
+    if budget.remaining is not None and budget.remaining <= reserve and now < budget.reset_at:
         return budget.reset_at - now
     return 0.0
 

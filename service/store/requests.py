@@ -12,7 +12,17 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import WatchError
 
-from service.core.budget import WINDOW_SECONDS, Answer, Budget, Limits, after_answer, after_taking, day, wait_seconds
+from service.core.budget import (
+    RESERVE,
+    WINDOW_SECONDS,
+    Answer,
+    Budget,
+    Limits,
+    after_answer,
+    after_taking,
+    day,
+    wait_seconds,
+)
 from service.store.scripts import PREFIX
 
 _BUDGET = f"{PREFIX}budget"
@@ -22,13 +32,16 @@ _BUDGET_JSON = TypeAdapter(Budget)
 Result = TypeVar("Result")
 
 
-def take(redis: Redis, limits: Limits) -> tuple[str, float]:
-    """Permission for one request: its token and 0, or "" and the seconds to wait. Never more than the budget."""
+def take(redis: Redis, limits: Limits, *, person: bool = False) -> tuple[str, float]:
+    """Permission for one request: its token and 0, or "" and the seconds to wait. Never more than the budget.
+
+    `person`: somebody waits for the answer, and may use what the pollers leave in reserve.
+    """
     token = uuid.uuid4().hex
 
     def decide(pipeline: Pipeline, budget: Budget, now: float) -> float:
         taken: Any = pipeline.zrangebyscore(_RECENT, now - WINDOW_SECONDS, "+inf", withscores=True)
-        wait = wait_seconds(budget, limits, [score for _, score in taken], now)
+        wait = wait_seconds(budget, limits, [score for _, score in taken], now, 0 if person else RESERVE)
         pipeline.multi()
         if wait == 0:
             _store(pipeline, after_taking(budget, now))
