@@ -11,12 +11,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-RESERVE = 2
+from service.core.retry import backoff
+
+RESERVE = 2  # of each minute, for a person who triggers or cancels
 WINDOW_SECONDS = 61.0  # one more than JARAI's, for the time a request is on its way
 SMALLEST_TIER_PER_MINUTE = 10  # assumed until an answer tells the real limit
+# CONTRACT [docs]: the tiers, told apart by what they allow a minute. The third allows as many a day as one likes.
+_PER_DAY = {SMALLEST_TIER_PER_MINUTE: 100, 60: 2000}
+_PERSONS_SHARE_OF_A_DAY, _MOST_FOR_PERSONS = 20, 10  # a twentieth, at most ten
+_LONGER_THAN_A_MINUTE_SECONDS = 2 * WINDOW_SECONDS  # a 429 that says so means the day
 _PAUSE_WITHOUT_ADVICE_SECONDS = 60.0
 _SHORTEST_PAUSE_SECONDS = 1.0  # after a 429
 _LONGEST_OUTAGE_PAUSE_SECONDS = 60.0
+_PROBE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +36,23 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What all processes together know and have spent."""
+    """What all processes together know and have spent.
+
+    `paused_until` is JARAI's word and holds for everybody; `down_until` is ours, while it is out of order, and a person
+    may try all the same. `day_limit` was learnt from a 429 on the day `day_limit_on`.
+    """
 
     limit: int | None = None
     tells_no_limit: bool = False
     remaining: int | None = None
     reset_at: float = 0.0
     paused_until: float = 0.0
+    down_until: float = 0.0
     outages: int = 0
     today: str = ""
     spent_today: int = 0
+    day_limit: int | None = None
+    day_limit_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +87,67 @@ def read_answer(
     )
 
 
-def wait_seconds(budget: Budget, limits: Limits, recent: list[float], now: float, reserve: int = RESERVE) -> float:
+def per_day(budget: Budget, limits: Limits, now: float) -> int | None:
+    """How many requests a day has, as far as is known; None: as many as one likes, or nobody knows.
+
+    What a 429 taught counts on that day and the next: where others use the key too, it was only our share of it.
+    """
+    known = [limits.per_day, _PER_DAY.get(budget.limit or 0)]
+    if budget.day_limit_on in (day(now), day(now - 86400)):
+        known.append(budget.day_limit)
+    return min((one for one in known if one is not None), default=None)
+
+
+def left_today(budget: Budget, limits: Limits, now: float) -> int | None:
+    """How many requests the pollers have until midnight UTC; None: no end is known. A person has a few more."""
+    most = per_day(budget, limits, now)
+    return None if most is None else max(0, most - _for_persons(most) - _spent(budget, now))
+
+
+def spread_seconds(budget: Budget, limits: Limits, watched: int, now: float) -> float:
+    """How far apart two questions on mere suspicion have to be, for each of `watched` productions.
+
+    Nothing while the day's budget is whole; the more of it is spent, the closer this comes to what makes half of the
+    rest last until midnight. The other half is for what can't wait.
+    """
+    most, left = per_day(budget, limits, now), left_today(budget, limits, now)
+    if most is None or left is None:
+        return 0.0
+    to_midnight = until_midnight(now)
+    if left == 0:
+        return to_midnight
+    spent_share = 1 - left / max(1, most - _for_persons(most))
+    return min(to_midnight, spent_share**2 * watched * to_midnight / (left / 2))
+
+
+def at_this_rate(budget: Budget, limits: Limits, now: float) -> Budget:
+    """The budget as it would be an hour before midnight UTC, were as much spent until then as has been spent today."""
+    most = per_day(budget, limits, now)
+    passed = 86400 - until_midnight(now)
+    if most is None or passed < 60:
+        return budget
+    spent = _spent(budget, now)
+    return replace(budget, today=day(now), spent_today=min(most, round(spent * 82800 / min(passed, 82800))))
+
+
+def wait_seconds(
+    budget: Budget, limits: Limits, recent: list[float], now: float, *, in_flight: int = 0, person: bool = False
+) -> float:
     """0 when a request may go out now, else how long to wait. `recent`: our requests of the last WINDOW_SECONDS.
 
-    `reserve`: so many requests a minute are left to others; to a person, none.
+    After an outage one request is the probe; while it is among `in_flight` nobody else asks. A `person` may use what
+    the pollers leave in reserve, and try what is out of order.
     """
     if budget.paused_until > now:
         return budget.paused_until - now
-    if limits.per_day is not None and budget.today == day(now) and budget.spent_today >= limits.per_day:
-        return _until_midnight(now)
+    if not person and budget.down_until > now:
+        return budget.down_until - now
+    if not person and budget.outages and in_flight:
+        return _PROBE_SECONDS
+    most = per_day(budget, limits, now)
+    if most is not None and _spent(budget, now) >= most - (0 if person else _for_persons(most)):
+        return until_midnight(now)
+    reserve = 0 if person else RESERVE
     known = [limit for limit in (budget.limit, limits.per_minute) if limit is not None]
     if not known and not budget.tells_no_limit:
         known = [SMALLEST_TIER_PER_MINUTE]
@@ -95,7 +161,7 @@ def wait_seconds(budget: Budget, limits: Limits, recent: list[float], now: float
 
 def after_taking(budget: Budget, now: float) -> Budget:
     """The budget once a request has been allowed to go out at `now`."""
-    spent = budget.spent_today if budget.today == day(now) else 0
+    spent = _spent(budget, now)
     remaining = None if budget.remaining is None or now >= budget.reset_at else budget.remaining - 1
     return replace(budget, today=day(now), spent_today=spent + 1, remaining=remaining)
 
@@ -114,13 +180,23 @@ def after_answer(budget: Budget, answer: Answer, in_flight: int, now: float) -> 
         if pause is None or pause < _SHORTEST_PAUSE_SECONDS:  # "at once" is no advice: it would end in a storm
             until_reset = budget.reset_at - now
             pause = max(until_reset, _SHORTEST_PAUSE_SECONDS) if until_reset > 0 else _PAUSE_WITHOUT_ADVICE_SECONDS
+        if pause > _LONGER_THAN_A_MINUTE_SECONDS:
+            budget = replace(budget, day_limit=max(1, _spent(budget, now)), day_limit_on=day(now))
         return replace(budget, paused_until=max(budget.paused_until, now + pause))
     if answer.status is None or answer.status >= 500 or answer.status == 401:
         # Requests that went out together and fail together are one outage, however many pollers there are.
-        outages = budget.outages if budget.outages and budget.paused_until > now else min(budget.outages + 1, 16)
-        pause = max(answer.retry_after_seconds or 0.0, min(_LONGEST_OUTAGE_PAUSE_SECONDS, 0.5 * 2.0**outages))
-        return replace(budget, outages=outages, paused_until=max(budget.paused_until, now + pause))
-    return replace(budget, outages=0)
+        outages = budget.outages if budget.outages and budget.down_until > now else min(budget.outages + 1, 16)
+        pause = backoff(
+            outages, first_seconds=1, longest_seconds=_LONGEST_OUTAGE_PAUSE_SECONDS, salt=f"{now:.3f}"
+        ).total_seconds()
+        asked = answer.retry_after_seconds or 0.0
+        return replace(
+            budget,
+            outages=outages,
+            down_until=max(budget.down_until, now + pause),
+            paused_until=max(budget.paused_until, now + asked if asked else 0.0),
+        )
+    return replace(budget, outages=0, down_until=0.0)
 
 
 def day(now: float) -> str:
@@ -128,10 +204,19 @@ def day(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).date().isoformat()
 
 
-def _until_midnight(now: float) -> float:
+def until_midnight(now: float) -> float:
+    """Seconds until JARAI's daily budget begins anew."""
     moment = datetime.fromtimestamp(now, UTC)
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     return (midnight - moment).total_seconds()
+
+
+def _spent(budget: Budget, now: float) -> int:
+    return budget.spent_today if budget.today == day(now) else 0
+
+
+def _for_persons(most: int) -> int:
+    return min(_MOST_FOR_PERSONS, most // _PERSONS_SHARE_OF_A_DAY)
 
 
 def _whole(text: str | None) -> int | None:

@@ -13,7 +13,6 @@ from redis.client import Pipeline
 from redis.exceptions import WatchError
 
 from service.core.budget import (
-    RESERVE,
     WINDOW_SECONDS,
     Answer,
     Budget,
@@ -29,6 +28,7 @@ _BUDGET = f"{PREFIX}budget"
 _RECENT = f"{PREFIX}requests"
 _FLYING = f"{PREFIX}requests:flying"
 _BUDGET_JSON = TypeAdapter(Budget)
+_LONGEST_FLIGHT_SECONDS = 20.0  # whoever asked longer ago than that, and has not said what came of it, is dead
 Result = TypeVar("Result")
 
 
@@ -41,7 +41,9 @@ def take(redis: Redis, limits: Limits, *, person: bool = False) -> tuple[str, fl
 
     def decide(pipeline: Pipeline, budget: Budget, now: float) -> float:
         taken: Any = pipeline.zrangebyscore(_RECENT, now - WINDOW_SECONDS, "+inf", withscores=True)
-        wait = wait_seconds(budget, limits, [score for _, score in taken], now, 0 if person else RESERVE)
+        flying = int(pipeline.zcount(_FLYING, now - _LONGEST_FLIGHT_SECONDS, "+inf"))
+        sent = [score for _, score in taken]
+        wait = wait_seconds(budget, limits, sent, now, in_flight=flying, person=person)
         pipeline.multi()
         if wait == 0:
             _store(pipeline, after_taking(budget, now))

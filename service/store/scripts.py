@@ -22,6 +22,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:facts             stream of notices: id, type, body; the newest 10,000 or a few more
     jarai:notice:{id}       hash   to be delivered: body    jarai:notify    zset  notices -> next attempt
     jarai:notify:pause      hash   the receiver failed so often, nothing is sent until then
+    jarai:heard             hash   fingerprint of a signing key -> when a webhook signed with it came last
 """
 
 from __future__ import annotations
@@ -219,6 +220,12 @@ if left == 0 then redis.call('ZREM', P..'dirty', id) else redis.call('ZADD', P..
 return left
 """)
 
+# name, ... -> how many: webhooks came just now, signed with the keys of these names
+NOTE_HEARD = Script("""
+for _, name in ipairs(ARGV) do redis.call('HSET', P..'heard', name, now_ms()) end
+return #ARGV
+""")
+
 # id, observation -> 1 newly dirty: the observation, and after it all events of the timeline once more
 REPLAY = Script("""
 redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
@@ -263,7 +270,9 @@ if back > 1000 then
   local budget = redis.call('GET', P..'budget')
   if budget then
     budget = cjson.decode(budget)
-    budget.paused_until, budget.reset_at = budget.paused_until - back / 1000, budget.reset_at - back / 1000
+    for _, name in ipairs({'paused_until', 'reset_at', 'down_until'}) do
+      budget[name] = (budget[name] or 0) - back / 1000
+    end
     redis.call('SET', P..'budget', cjson.encode(budget))
   end
   redis.call('DEL', P..'bandwidth', P..'notify:pause', unpack(redis.call('KEYS', P..'fetching:*')))

@@ -26,6 +26,7 @@ from service.core.errors import ReceiverError, UnreadableState
 from service.runtime import Runtime
 from service.web import deadletters, health, openapi, productions
 from service.web.connections import Connection, places
+from service.web.hearing import Hearing
 from service.web.intake import Intake
 from service.web.webhooks import WebhookEndpoint
 
@@ -43,16 +44,17 @@ Endpoint = Callable[[Request], Any]
 def create(runtime: Runtime) -> Starlette:
     """The application. Its intake runs as long as its lifespan."""
     settings = runtime.settings
-    intake = Intake(runtime.intake_redis)
+    intake, hearing = Intake(runtime.intake_redis), Hearing(runtime.intake_redis)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         intake.start()
         yield
+        await hearing.close()
         await run_in_threadpool(intake.stop)
         log.get()("service.stopped", process="web")
 
-    webhook = WebhookEndpoint(intake, settings.webhook_keys, settings.max_body_bytes)
+    webhook = WebhookEndpoint(intake, hearing, settings.webhook_keys, settings.max_body_bytes)
     admin = functools.partial(_guarded, settings.admin_token)
     app = Starlette(
         routes=[

@@ -12,7 +12,9 @@ from starlette.types import Receive, Scope, Send
 from service import log
 from service.core import signature
 from service.core.errors import InvalidSignature, StoreUnavailable
+from service.store import heard
 from service.store.inbox import Arrival, arrival
+from service.web.hearing import Hearing
 from service.web.intake import Intake
 
 _LONGEST_BODY_SECONDS = 10.0
@@ -33,10 +35,15 @@ class _Refused(Exception):
 class WebhookEndpoint:
     """Where JARAI delivers."""
 
-    def __init__(self, intake: Intake, keys: Sequence[bytes], max_body_bytes: int) -> None:
-        self._intake, self._keys, self._max_body_bytes = intake, keys, max_body_bytes
+    def __init__(self, intake: Intake, hearing: Hearing, keys: Sequence[bytes], max_body_bytes: int) -> None:
+        self._intake, self._hearing, self._max_body_bytes = intake, hearing, max_body_bytes
+        self.use(keys)
         self._reading_bytes = 0
         self._log = log.get()
+
+    def use(self, keys: Sequence[bytes]) -> None:
+        """Accept from now on what is signed with one of these keys."""
+        self._keys, self._fingerprints = keys, [signature.fingerprint(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -45,14 +52,16 @@ class WebhookEndpoint:
                 body = await self._read(headers, receive)
             if body is None:
                 return
-            signature.verify(body, headers.get(signature.HEADER), self._keys)
+            signed_with = signature.verify(body, headers.get(signature.HEADER), self._keys)
         except InvalidSignature as error:
+            self._hearing.heard(heard.REFUSED)
             await self._reject(send, 401, "INVALID_SIGNATURE", str(error))
         except _Refused as error:
             await self._reject(send, error.status, error.code, str(error))
         except TimeoutError:
             await self._reject(send, 408, "REQUEST_TIMEOUT", "the body took too long to arrive")
         else:
+            self._hearing.heard(self._fingerprints[signed_with])
             await self._keep(_without_data(arrival(body)), send)
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes | None:

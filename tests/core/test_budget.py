@@ -20,8 +20,12 @@ from service.core.budget import (
     Limits,
     after_answer,
     after_taking,
+    at_this_rate,
     day,
+    left_today,
+    per_day,
     read_answer,
+    spread_seconds,
     wait_seconds,
 )
 
@@ -58,13 +62,101 @@ def sent(count: int, before_now: float = 10.0, now: float = NOON) -> list[float]
         (Budget(paused_until=NOON + 9), Limits(), [], 9),
         (Budget(paused_until=NOON), Limits(), [], 0),
         # the day
-        (Budget(today="2026-04-03", spent_today=100), Limits(per_day=100), [], 12 * 3600),
-        (Budget(today="2026-04-03", spent_today=99), Limits(per_day=100), [], 0),
-        (Budget(today="2026-04-02", spent_today=100), Limits(per_day=100), [], 0),
+        (Budget(today="2026-04-03", spent_today=12), Limits(per_day=12), [], 12 * 3600),
+        (Budget(today="2026-04-03", spent_today=11), Limits(per_day=12), [], 0),
+        (Budget(today="2026-04-02", spent_today=12), Limits(per_day=12), [], 0),
+        # a twentieth of the day, at most ten, is a person's
+        (Budget(today="2026-04-03", spent_today=95), Limits(per_day=100), [], 12 * 3600),
+        (Budget(today="2026-04-03", spent_today=94), Limits(per_day=100), [], 0),
+        # the tier tells the day's limit
+        (Budget(limit=10, today="2026-04-03", spent_today=95), Limits(), [], 12 * 3600),
+        (Budget(limit=60, today="2026-04-03", spent_today=1989), Limits(), [], 0),
+        (Budget(limit=60, today="2026-04-03", spent_today=1990), Limits(), [], 12 * 3600),
+        (Budget(limit=300, today="2026-04-03", spent_today=9999), Limits(), [], 0),
+        (Budget(limit=60, today="2026-04-03", spent_today=12), Limits(per_day=12), [], 12 * 3600),
+        # or a 429 of yesterday or today did, where the tier is none that is known
+        (
+            Budget(limit=7, today="2026-04-03", spent_today=9, day_limit=9, day_limit_on="2026-04-02"),
+            Limits(),
+            [],
+            43200,
+        ),
+        (Budget(limit=7, today="2026-04-03", spent_today=9, day_limit=9, day_limit_on="2026-04-01"), Limits(), [], 0),
+        # JARAI is out of order
+        (Budget(down_until=NOON + 9, outages=1), Limits(), [], 9),
     ],
 )
 def test_a_request_may_go_out_after(budget: Budget, limits: Limits, recent: list[float], seconds: float) -> None:
     assert wait_seconds(budget, limits, recent, NOON) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("budget", "recent", "seconds"),
+    [
+        (Budget(), sent(9), 0),
+        (Budget(), sent(10), 51),
+        (Budget(limit=60, remaining=1, reset_at=NOON + 7), [], 0),
+        (Budget(limit=60, remaining=0, reset_at=NOON + 7), [], 7),
+        (Budget(limit=10, today="2026-04-03", spent_today=99), [], 0),
+        (Budget(limit=10, today="2026-04-03", spent_today=100), [], 12 * 3600),
+        (Budget(down_until=NOON + 9, outages=3), [], 0),
+        (Budget(paused_until=NOON + 9), [], 9),
+    ],
+)
+def test_a_person_may_use_what_the_pollers_leave(budget: Budget, recent: list[float], seconds: float) -> None:
+    assert wait_seconds(budget, Limits(), recent, NOON, in_flight=3, person=True) == pytest.approx(seconds)
+
+
+def test_after_an_outage_one_request_is_the_probe_and_nobody_else_asks_meanwhile() -> None:
+    down = after_answer(Budget(), Answer(None), 0, NOON)
+    later = NOON + 2
+    assert wait_seconds(down, Limits(), [], later, in_flight=0) == 0
+    assert wait_seconds(down, Limits(), [], later, in_flight=1) == 1
+    up_again = after_answer(down, Answer(200), 0, later)
+    assert wait_seconds(up_again, Limits(), [], later, in_flight=1) == 0
+
+
+def free_tier(spent: int) -> Budget:
+    return Budget(limit=10, today="2026-04-03", spent_today=spent)
+
+
+def test_a_whole_budget_is_not_stretched_and_what_is_left_lasts_until_midnight() -> None:
+    assert spread_seconds(free_tier(0), Limits(), 5, NOON) == 0
+    apart = [spread_seconds(free_tier(spent), Limits(), 1, NOON) for spent in range(96)]
+    assert apart == sorted(apart)
+    assert apart[20] < 90  # a fifth of the budget is no reason to wait
+    for spent in range(95):
+        assert left_today(free_tier(spent), Limits(), NOON) == 95 - spent
+        now, total = NOON, spent
+        while now < MIDNIGHT and total < 95:
+            total += 1
+            now += max(30.0, spread_seconds(free_tier(total), Limits(), 1, now))
+        assert now >= MIDNIGHT - 60, f"from {spent} on the budget is spent an hour too early"
+    assert apart[95] == 43_200
+    assert spread_seconds(free_tier(50), Limits(), 4, NOON) == pytest.approx(4 * apart[50])
+
+
+def test_where_no_end_of_the_day_is_known_nothing_is_stretched() -> None:
+    for budget in (Budget(), Budget(limit=300, today="2026-04-03", spent_today=5000), Budget(tells_no_limit=True)):
+        assert spread_seconds(budget, Limits(), 100, NOON) == 0
+        assert left_today(budget, Limits(), NOON) is None
+        assert at_this_rate(budget, Limits(), NOON) == budget
+
+
+def test_what_is_spent_at_this_rate_is_told_for_an_hour_before_midnight() -> None:
+    assert at_this_rate(free_tier(10), Limits(), NOON).spent_today == 19
+    assert at_this_rate(free_tier(80), Limits(), NOON).spent_today == 100
+    assert at_this_rate(free_tier(7), Limits(), MIDNIGHT - 60).spent_today == 7
+    assert at_this_rate(free_tier(7), Limits(), MIDNIGHT + 5).spent_today == 7  # too early to tell
+
+
+def test_a_429_that_means_the_day_teaches_how_many_a_day_has() -> None:
+    spent = replace(free_tier(41), limit=7)
+    taught = after_answer(spent, Answer(429, retry_after_seconds=43_200), 0, NOON)
+    assert (taught.day_limit, taught.day_limit_on) == (41, "2026-04-03")
+    assert per_day(taught, Limits(), MIDNIGHT + 5) == 41
+    assert per_day(taught, Limits(), MIDNIGHT + 86_405) is None
+    assert after_answer(spent, Answer(429, retry_after_seconds=60), 0, NOON).day_limit is None
 
 
 def test_each_request_is_counted_for_its_day_and_against_what_is_left() -> None:
@@ -101,14 +193,19 @@ def test_a_day_ends_at_midnight_utc() -> None:
         (Answer(429), Budget(paused_until=NOON + 60)),
         (Answer(429, remaining=0, reset_at=NOON + 8),
          Budget(remaining=-1, reset_at=NOON + 8, paused_until=NOON + 8)),
-        (Answer(None), Budget(outages=1, paused_until=NOON + 1)),
-        (Answer(503), Budget(outages=1, paused_until=NOON + 1)),
-        (Answer(401), Budget(outages=1, paused_until=NOON + 1)),
-        (Answer(503, retry_after_seconds=33), Budget(outages=1, paused_until=NOON + 33)),
     ],
 )  # fmt: skip
 def test_an_answer_teaches(answer: Answer, expected: Budget) -> None:
     assert after_answer(Budget(), answer, 1, NOON) == expected
+
+
+@pytest.mark.parametrize("answer", [Answer(None), Answer(503), Answer(401), Answer(503, retry_after_seconds=33)])
+def test_an_outage_is_waited_out_and_a_retry_after_is_obeyed_to_the_second(answer: Answer) -> None:
+    budget = after_answer(Budget(), answer, 1, NOON)
+    assert budget.outages == 1
+    assert NOON + 0.75 <= budget.down_until <= NOON + 1
+    wait = wait_seconds(budget, Limits(), [], NOON)
+    assert wait == answer.retry_after_seconds if answer.retry_after_seconds else 0.75 <= wait <= 1
 
 
 def test_a_limit_is_assumed_only_until_jarai_has_answered() -> None:
@@ -125,16 +222,17 @@ def test_a_limit_is_assumed_only_until_jarai_has_answered() -> None:
 def test_an_outage_makes_pauses_longer_up_to_a_minute_and_one_good_answer_ends_it() -> None:
     budget, pauses = Budget(), []
     for _ in range(20):
-        budget = replace(after_answer(budget, Answer(None), 0, NOON), paused_until=0)
-        pauses.append(after_answer(budget, Answer(None), 0, NOON).paused_until - NOON)
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == 60
+        budget = replace(after_answer(budget, Answer(None), 0, NOON), down_until=0)
+        pauses.append(after_answer(budget, Answer(None), 0, NOON).down_until - NOON)
+    for pause, doubled in zip(pauses, (min(60, 2.0 ** (n + 1)) for n in range(20)), strict=True):
+        assert 0.74 * doubled <= pause <= doubled  # spread, so that deployments do not come back in step
     assert after_answer(budget, Answer(200), 0, NOON).outages == 0
 
 
-@pytest.mark.parametrize("answer", [Answer(429, retry_after_seconds=1), Answer(None)])
+@pytest.mark.parametrize("answer", [Answer(429, retry_after_seconds=1), Answer(503, retry_after_seconds=1)])
 def test_a_pause_is_never_cut_short_by_another_answer(answer: Answer) -> None:
     assert after_answer(Budget(paused_until=NOON + 900), answer, 0, NOON).paused_until == NOON + 900
+    assert after_answer(Budget(down_until=NOON + 900), Answer(None), 0, NOON).down_until == NOON + 900
 
 
 @pytest.mark.parametrize(
@@ -233,7 +331,7 @@ class Pollers:
 
     def _ask(self, now: float, poller: int) -> tuple[float, int, str, dict[str, str] | None]:
         recent = [one for one in self.sent if one >= now - WINDOW_SECONDS]
-        wait = wait_seconds(self.budget, self.limits, recent, now)
+        wait = wait_seconds(self.budget, self.limits, recent, now, in_flight=self.flying)
         if wait:
             return now + wait * self.dice.uniform(0.5, 1.1), poller, "ask", {}
         self.budget = after_taking(self.budget, now)
@@ -270,5 +368,5 @@ def test_requests_that_fail_together_are_one_outage() -> None:
     first = after_answer(Budget(), down, 3, NOON)
     again = after_answer(after_answer(first, down, 2, NOON + 0.1), down, 1, NOON + 0.2)
     assert again.outages == first.outages == 1
-    assert again.paused_until < NOON + 2
+    assert again.down_until < NOON + 2
     assert after_answer(again, down, 0, NOON + 5).outages == 2

@@ -8,7 +8,7 @@ import hmac
 import pytest
 
 from service.core.errors import InvalidSignature
-from service.core.signature import decode_secret, verify
+from service.core.signature import decode_secret, fingerprint, verify
 
 # RFC 4231, test case 2: key "Jefe".
 BODY = b"what do ya want for nothing?"
@@ -33,7 +33,13 @@ def test_the_raw_bytes_are_what_is_signed(body: bytes) -> None:
 def test_any_of_several_secrets_will_do_so_that_one_can_be_rotated(place: int) -> None:
     keys = [b"old", b"other"]
     keys.insert(place, KEY)
-    verify(BODY, b"sha256=" + DIGEST, keys)
+    assert verify(BODY, b"sha256=" + DIGEST, keys) == place
+
+
+def test_a_key_is_known_by_a_fingerprint_that_no_signature_gives_away() -> None:
+    assert fingerprint(KEY) == fingerprint(KEY) != fingerprint(b"other")
+    assert len(fingerprint(KEY)) == 12
+    assert fingerprint(KEY) not in hashlib.sha256(KEY).hexdigest() + hmac.new(KEY, b"", hashlib.sha256).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import urllib3
 
-from service.store import deadletters, productions
+from service.core.signature import decode_secret, fingerprint
+from service.store import deadletters, heard, productions
 from service.store.scripts import PREFIX
 from tests.deployment import eventually
 from tests.store.making import event, new_id, other_delivery, signed, take_in
@@ -26,7 +28,8 @@ def posted(web: Web, body: bytes, **headers: str) -> urllib3.BaseHTTPResponse:
 
 
 def nothing_kept(web: Web) -> bool:
-    return list(web.redis.scan_iter(f"{PREFIX}[!r]*")) == []  # `ready` is the health check's
+    """Of the webhook: that something came is noted, and `ready` is the health check's."""
+    return set(web.redis.scan_iter(f"{PREFIX}*")) <= {f"{PREFIX}{name}".encode() for name in ("ready", "heard")}
 
 
 def test_an_event_is_answered_only_after_redis_has_it(web: Web) -> None:
@@ -49,6 +52,18 @@ def test_the_same_event_again_is_answered_200_also_under_another_id(web: Web) ->
 
 def test_any_of_the_configured_secrets_is_good(web: Web) -> None:
     assert [web.post(event(new_id(), 1), secret).status for secret in SECRETS] == [202, 202]
+
+
+def test_it_is_noted_with_which_key_a_webhook_was_signed_and_that_one_was_refused(web: Web) -> None:
+    web.redis.delete(f"{PREFIX}heard")
+    web.post(event(new_id(), 1), SECRETS[1])
+    web.post(event(new_id(), 1), "c29tZWJvZHkgZWxzZQ")
+    key = fingerprint(decode_secret(SECRETS[1]))
+    eventually(lambda: key in heard.read(web.redis).by_key, what="the note of the key")
+    eventually(lambda: heard.read(web.redis).refused_at is not None, what="the note of the refusal")
+    known = heard.read(web.redis)
+    assert known.last_at is not None
+    assert productions.now(web.redis) - known.last_at < timedelta(seconds=10)
 
 
 def test_upper_case_hex_is_the_same_signature(web: Web) -> None:

@@ -1,0 +1,39 @@
+"""When JARAI was heard last, and with which key it signed: by this the silence is noticed, and a rotation goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from redis import Redis
+
+from service.store.scripts import NOTE_HEARD, PREFIX
+
+_HEARD = f"{PREFIX}heard"
+REFUSED = "refused"  # stands where a key's fingerprint would: signed with none of ours
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """`by_key`: fingerprint of a signing key -> when a webhook signed with it came last (to a second or two)."""
+
+    by_key: Mapping[str, datetime]
+    refused_at: datetime | None
+
+    @property
+    def last_at(self) -> datetime | None:
+        return max(self.by_key.values(), default=None)
+
+
+def note(redis: Redis, names: Collection[str]) -> None:
+    """Webhooks came just now, signed with the keys of these fingerprints, or REFUSED."""
+    NOTE_HEARD.run(redis, *names)
+
+
+def read(redis: Redis) -> Heard:
+    found: Any = redis.hgetall(_HEARD)
+    moments = {name.decode(): datetime.fromtimestamp(int(ms) / 1000, UTC) for name, ms in found.items()}
+    refused_at = moments.pop(REFUSED, None)
+    return Heard(moments, refused_at)
