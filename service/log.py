@@ -72,6 +72,26 @@ CATALOGUE: Mapping[str, Entry] = {
     "poll.recovered": Entry("warning", "from_status, to_status", "A poll found what no webhook had said."),
     "poll.failed": Entry("warning", "question, code, error, correlation_id", "JARAI gave no usable answer."),
     "poll.paused": Entry("info", "seconds", "The budget of requests is used up for now; asking goes on afterwards."),
+    "poll.answered": Entry("debug", "question, correlation_id, seconds", "JARAI gave an answer of use."),
+    "budget.outlook": Entry(
+        "info",
+        "noticed_within_seconds, at_this_rate_seconds, requests_left_today",
+        "How late a webhook that gets lost is noticed, at the longest: now, and late today at this rate of requests.",
+    ),
+    "radar.day": Entry(
+        "info",
+        "day, received, missed, missed_percent, unsubscribed, ends_missed, requests",
+        "Yesterday (UTC), of productions that settled: webhooks that came and that never came, requests to JARAI.",
+    ),
+    "radar.hole_learnt": Entry(
+        "info",
+        "event_type",
+        "A number is always missing before this event type: the subscription lacks one, and nobody asks for it again.",
+    ),
+    "webhooks.silent": Entry(
+        "error", "seconds, productions, likely", "Productions are being made, and no webhook comes for any.", True
+    ),
+    "webhooks.heard_again": Entry("info", "", "Webhooks come again."),
     "jarai.refused": Entry("error", "code, error, correlation_id", "JARAI refuses this deployment's API key.", True),
     "deliverables.listed": Entry("info", "listed, correlation_id", "A list of deliverables with fresh addresses came."),
     "deliverable.stored": Entry(

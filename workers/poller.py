@@ -9,21 +9,25 @@ import signal
 import threading
 from datetime import datetime, timedelta
 from time import monotonic
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from service import jobs, log, partner
 from service.core import partner_api, retry
-from service.core.budget import Limits
+from service.core.budget import Limits, spread_seconds
 from service.core.errors import JaraiError, JaraiRefused, RateLimited, UnreadableState
 from service.core.observations import AskFailed, DeliverablesAnswered, StatusAnswered, Written
 from service.core.partner_api import Request, Response
 from service.core.production import Production
+from service.core.schedule import held_until
 from service.jarai import Jarai
 from service.runtime import Runtime
 from service.store import deployment, due, inbox, productions, requests
 from service.store.due import AskClaim
+from service.store.scripts import PREFIX
+from workers.radar import SECONDS_BETWEEN_LOOKS, Radar
 
 _LONGEST_NAP_SECONDS = 1.0
 _SHORTEST_NAP_SECONDS = 0.02
@@ -44,7 +48,8 @@ class Poller:
         self._notifies = bool(runtime.settings.notify_url)
         self._log = log.get()
         self._without_store: set[str] = set()
-        self._forgot_at = 0.0
+        self._forgot_at = self._looked_at = 0.0
+        self._radar = Radar(runtime.redis, runtime.settings)
         self._deployment = deployment.remembered(runtime.settings.state_dir)
 
     def stop(self) -> None:
@@ -86,6 +91,9 @@ class Poller:
             self._forgot_at = monotonic()
             for identity in productions.forget(self._redis, _MOST_FORGOTTEN):
                 self._log("production.forgotten", production_id=identity)
+        if monotonic() - self._looked_at > SECONDS_BETWEEN_LOOKS:
+            self._looked_at = monotonic()
+            self._radar.look()
         return self._nap(now)
 
     def _look_for_loss(self, found: str) -> None:
@@ -171,7 +179,13 @@ class Asker:
             died = JaraiRefused(f"each of {retry.MOST_CLAIMS} processes that asked died or hung", code="PROCESS_DIED")
             self._report(production, _failed(died, now, wants_list, final=True), died)
             return
+        held = held_until(production, self._spread(now))
+        if held is not None and held > now:
+            requests.give_back(self._redis, token)
+            due.give_back_ask(self._redis, identity, held)
+            return
         question = partner_api.deliverables_request if wants_list else partner_api.status_request
+        began = monotonic()
         try:
             response = self._call(question(identity), token)
             observation = _read(response, production, now, wants_list)
@@ -195,7 +209,21 @@ class Asker:
             final = production.ask_failures >= retry.MOST_CLAIMS
             self._report(production, _failed(odd, now, wants_list, final), odd)
         else:
+            self._log(
+                "poll.answered",
+                production_id=identity,
+                account_id=production.account_id,
+                question="deliverables" if wants_list else "status",
+                correlation_id=response.correlation_id,
+                seconds=round(monotonic() - began, 3),
+            )
             self._report(production, observation)
+
+    def _spread(self, now: datetime) -> timedelta:
+        """How far apart questions on mere suspicion have to be today."""
+        watched: Any = self._redis.zcard(f"{PREFIX}ask")
+        budget = requests.read(self._redis)
+        return timedelta(seconds=spread_seconds(budget, self._limits, int(watched), now.timestamp()))
 
     def _report(self, production: Production, observation: Written, error: JaraiError | None = None) -> None:
         if error is not None:

@@ -15,6 +15,7 @@ from service.core import listing, notices, retry
 from service.core.deliverables import Deliverable, Listed, newest_versions, next_version, read_list
 from service.core.events import DELIVERABLE_READY, KNOWN_TYPES, LARGEST, Event, parse_instant
 from service.core.evidence import told_by_then, without, without_future
+from service.core.experience import Experience
 from service.core.observations import (
     MANIFEST,
     AskFailed,
@@ -55,7 +56,7 @@ def advance(before: Production, observations: Iterable[Observation], now: dateti
 
     Taking in the same event, answer or result twice changes nothing the second time.
     """
-    step = _Step(without_future(before, now))
+    step = _Step(without_future(before, now), intervals.experience)
     for observation in observations:
         step.take_in(observation, now)
     return step.close(now, intervals)
@@ -66,6 +67,7 @@ class _Step:
     """One call of `advance`, while it is being put together."""
 
     p: Production
+    experience: Experience
     timeline: list[Mapping[str, Any] | int] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
@@ -154,6 +156,9 @@ class _Step:
 
     def _event(self, event: Event, received_at: datetime, replayed: bool) -> None:
         p = self.p
+        if p.last_event_at is not None and event.sequence_number == p.sequence + 1:
+            gap_seconds = round((received_at - p.last_event_at).total_seconds(), 1)
+            self._set(longest_gap_seconds=max(p.longest_gap_seconds, gap_seconds))
         self._set(
             account_id=p.account_id or str(event.account_id),
             last_event_at=max(p.last_event_at or received_at, received_at),
@@ -162,6 +167,8 @@ class _Step:
         if not replayed:
             self._record(event.sequence_number)
         self._excuse(event)
+        if self.experience.always_missing_before(event.event_type):
+            self._excuse_before(event.sequence_number)
         self._count(event.sequence_number, received_at)
         self._event_status(event, received_at)
         if event.event_type == "production.queued":
@@ -203,6 +210,13 @@ class _Step:
             self._set(excused_sequence=max(p.excused_sequence, number))
         if p.listed_as_of is not None and event.timestamp < p.listed_as_of:
             self._set(list_excused_sequence=max(p.list_excused_sequence, number))
+
+    def _excuse_before(self, number: int) -> None:
+        """The subscription lacks an event type: what is missing before this event always is."""
+        self._set(
+            excused_sequence=max(self.p.excused_sequence, number - 1),
+            list_excused_sequence=max(self.p.list_excused_sequence, number - 1),
+        )
 
     def _look_for_holes(self, at: datetime) -> None:
         hole = any(last > self.p.excused_sequence for _, last in self.p.missing)
@@ -268,7 +282,7 @@ class _Step:
         self._set(status=status, source=source)
         if status == before:
             return
-        self._set(updated_at=at)
+        self._set(updated_at=at, longest_gap_seconds=0.0)
         if status in WITH_FILES:  # what was refused before may be granted now
             self._set(list_refused=None, list_attempts=0)
         elif before in WITH_FILES and status not in TERMINAL:

@@ -46,6 +46,7 @@ class Production:
     unknown_sequence: int = -1
     hole_at: datetime | None = None
     last_event_at: datetime | None = None
+    longest_gap_seconds: float = 0.0  # between two of its events, with nothing missing between them, in this status
     # asking JARAI
     last_asked_at: datetime | None = None
     last_failed_at: datetime | None = None
@@ -91,6 +92,12 @@ class Production:
     def asks_now(self) -> bool:
         """Whether a person, or an event of a type we don't know, wants JARAI asked for the status at once."""
         return self.refresh_wanted or (not self.terminal and self.unknown_sequence > self.excused_sequence)
+
+    @property
+    def tells_much(self) -> bool:
+        """Whether there is more than suspicion to ask about: a wish, an unknown event, a list, a hole, an expiry."""
+        expires = self.status == "Queued" and self.expires_at is not None
+        return self.asks_now or self.list_at is not None or self.hole_at is not None or expires
 
     @property
     def lacks_address(self) -> bool:

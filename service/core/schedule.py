@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from service.core.experience import Experience
 from service.core.production import Production
 from service.core.retry import after_failed_ask
 
 _REORDER_GRACE = timedelta(seconds=5)
+_LONGEST_INTERVAL = timedelta(hours=1)
+_LONGEST_PATIENCE = timedelta(minutes=30)
+_SHARE_OF_SILENCE = 0.25  # what has been silent for an hour is asked about every quarter of an hour
+_MORE_THAN_USUAL, _MORE_THAN_ITS_OWN = 1.25, 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,7 @@ class Intervals:
     producing: timedelta = timedelta(seconds=30)
     waiting: timedelta = timedelta(seconds=60)
     silence: timedelta = timedelta(seconds=90)
+    experience: Experience = field(default_factory=Experience)
 
     def of(self, status: str | None) -> timedelta:
         """The interval for a status; one that JARAI invents later counts as waiting."""
@@ -26,11 +33,21 @@ class Intervals:
             return self.queued
         return self.producing if status == "Producing" else self.waiting
 
+    def patience(self, production: Production) -> timedelta:
+        """How long its webhooks may be silent: as the setting says, and longer where that is usual for its status.
+
+        What is usual is told by the productions before it, and by its own events in this status.
+        """
+        usual = self.experience.usual_silence(production.status) or timedelta(0)
+        own = timedelta(seconds=production.longest_gap_seconds)
+        return max(self.silence, min(_LONGEST_PATIENCE, max(_MORE_THAN_USUAL * usual, _MORE_THAN_ITS_OWN * own)))
+
 
 def next_status_at(production: Production, now: datetime, intervals: Intervals) -> datetime | None:
     """When to ask for the status: at the interval after the last answer, or never (terminal, or JARAI refused).
 
-    While webhooks arrive it is put off until they have been silent; a hole in their numbers ends that patience.
+    While webhooks arrive it is put off until they are silent for longer than usual; a hole in their numbers ends that
+    patience. The longer nothing is new, the longer the interval.
     """
     if production.asks_now:
         return _not_before_backoff(production, now)
@@ -40,12 +57,45 @@ def next_status_at(production: Production, now: datetime, intervals: Intervals) 
     if production.last_asked_at is None and production.last_event_at is None:
         # Tracked, and nothing is known yet: its first webhook may be on its way.
         return _not_before_backoff(production, production.created_at + min(_REORDER_GRACE, interval))
-    at = (production.last_asked_at or production.created_at) + interval
+    asked_at = production.last_asked_at
+    at = (asked_at or production.created_at) + _grown(interval, production)
     if production.hole_at is not None:
-        at = max(at, production.hole_at + interval)
+        at = max((asked_at or production.created_at) + interval, production.hole_at + interval)
     elif production.last_event_at is not None:
-        at = max(at, production.last_event_at + intervals.silence)
+        at = max(at, production.last_event_at + intervals.patience(production))
+    if production.status == "Queued" and production.expires_at is not None:
+        expired_at = production.expires_at + _REORDER_GRACE  # by then it is Producing, or has failed
+        if asked_at is None or asked_at < expired_at:
+            at = min(at, max(expired_at, production.last_event_at or expired_at))
     return _not_before_backoff(production, at)
+
+
+def held_until(production: Production, spread: timedelta) -> datetime | None:
+    """Until when a question on mere suspicion is put off, so that the day's budget lasts; None: it is more than that.
+
+    `spread`: how far apart such questions have to be (budget.spread_seconds).
+    """
+    if production.tells_much:
+        return None
+    return max(filter(None, (production.last_asked_at, production.last_event_at, production.created_at))) + spread
+
+
+def longest_unnoticed(
+    productions: Iterable[Production], now: datetime, intervals: Intervals, spread: timedelta
+) -> timedelta:
+    """How long it takes, at the longest, until a webhook that got lost just now would be noticed.
+
+    Where nothing is on its way, that is told for a production that is being made and whose webhooks arrive.
+    """
+    longest = timedelta(0)
+    usual = intervals.experience.usual_silence("Producing") or timedelta(0)
+    for one in productions:
+        asked_at = next_status_at(one, now, intervals)
+        if asked_at is not None:
+            held = held_until(one, spread)
+            known_at = max(filter(None, (one.last_asked_at, one.last_event_at, one.created_at)))
+            longest = max(longest, (asked_at if held is None else max(asked_at, held)) - known_at)
+    return longest or max(intervals.silence, spread, min(_LONGEST_PATIENCE, _MORE_THAN_USUAL * usual))
 
 
 def next_list_at(production: Production, now: datetime, intervals: Intervals) -> datetime | None:
@@ -59,6 +109,15 @@ def next_list_at(production: Production, now: datetime, intervals: Intervals) ->
     if production.list_attempts and production.last_listed_at is not None:
         at = max(at, production.last_listed_at + after_failed_ask(production.list_attempts, production.production_id))
     return at
+
+
+def _grown(interval: timedelta, production: Production) -> timedelta:
+    """The interval, or a share of how long nothing new had been learnt when JARAI was asked last."""
+    if production.last_asked_at is None:
+        return interval
+    news_at = max(filter(None, (production.last_event_at, production.updated_at, production.created_at)))
+    silent = production.last_asked_at - news_at
+    return max(interval, min(_LONGEST_INTERVAL, _SHARE_OF_SILENCE * silent))
 
 
 def _not_before_backoff(production: Production, at: datetime) -> datetime:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from redis import Redis
 
 from service.core.deliverables import Deliverable
+from service.core.errors import UnreadableState
 from service.core.production import Production
 from service.store.productions import parse_state
 from service.store.scripts import (
@@ -106,9 +109,24 @@ def claim_ask(redis: Redis) -> AskClaim | None:
     return AskClaim(production, _moment(row[0]), row[3])
 
 
-def give_back_ask(redis: Redis, production_id: str) -> None:
-    """The question was not answered, through no fault of the production's, and is due again at once."""
-    GIVE_BACK_ASK.run(redis, production_id)
+def give_back_ask(redis: Redis, production_id: str, until: datetime | None = None) -> None:
+    """The question was not answered, through no fault of the production's, and is due again: at once, or `until`."""
+    GIVE_BACK_ASK.run(redis, production_id, 0 if until is None else int(until.timestamp() * 1000))
+
+
+def watched(redis: Redis, most: int = 100) -> tuple[int, list[Production]]:
+    """How many productions JARAI will have to be asked about, and those of them that are due first.
+
+    One that can't be read is left out.
+    """
+    ids: Any = redis.zrange(f"{PREFIX}ask", 0, most - 1)
+    states: Any = redis.mget([f"{PREFIX}production:{one.decode()}" for one in ids]) if ids else []
+    found: list[Production] = []
+    for state in states:
+        with suppress(UnreadableState):
+            found += filter(None, [parse_state(state)])
+    total: Any = redis.zcard(f"{PREFIX}ask")
+    return int(total), found
 
 
 def asked(redis: Redis, production_id: str) -> None:

@@ -201,6 +201,8 @@ def _commit_args(
         "bodies": _without_addresses(claimed),
         "links": [[link.key, link.url, _link_ms(link.expires_at, claimed.now)] for link in change.links],
         "ask": _ms(due) if due is not None else False,
+        "telling": after.tells_much,
+        "settles": not before.settled_as and after.settled_as != "",
         "downloads": _changed_downloads(before, change),
         "forget": _ms(claimed.now + retention) if after.settled else False,
         "dead": [

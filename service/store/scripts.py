@@ -19,6 +19,11 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
     jarai:storage           bytes that found no room       jarai:storage:try  one try at it is enough for now
     jarai:asking:{id}       JARAI is being asked about it just now
+    jarai:ask:telling       set   those of `ask` about which there is more than suspicion: they go first
+    jarai:unaccounted       zset  settled, and its webhooks not counted yet -> when it settled
+    jarai:radar             hash  "day what" -> how many webhooks came, were missed ...
+    jarai:experience        what settled productions have taught
+    jarai:told:{what}       it was said in the log, and need not be said again so soon
     jarai:facts             stream of notices: id, type, body; the newest 10,000 or a few more
     jarai:notice:{id}       hash   to be delivered: body    jarai:notify    zset  notices -> next attempt
     jarai:notify:pause      hash   the receiver failed so often, nothing is sent until then
@@ -214,6 +219,8 @@ for _, link in ipairs(change.links) do
   redis.call('SET', P..'link:'..id..':'..link[1], link[2], 'PX', link[3])
 end
 if change.ask then redis.call('ZADD', P..'ask', change.ask, id) else redis.call('ZREM', P..'ask', id) end
+redis.call(change.ask and change.telling and 'SADD' or 'SREM', P..'ask:telling', id)
+if change.settles then redis.call('ZADD', P..'unaccounted', 'NX', now, id) end
 for file, due in pairs(change.downloads) do
   local member = id..':'..file
   undue(member)
@@ -293,7 +300,7 @@ SWEEP = Script("""
 local now = now_ms()
 local back = tonumber(redis.call('GET', P..'clock') or '0') - now
 if back > 1000 then
-  for _, list in ipairs({'dirty', 'ask', 'download', 'notify', 'requests', 'requests:flying'}) do
+  for _, list in ipairs({'dirty', 'ask', 'download', 'notify', 'unaccounted', 'requests', 'requests:flying'}) do
     local unit = string.sub(list, 1, 8) == 'requests' and 1000 or 1
     for i, one in ipairs(redis.call('ZRANGE', P..list, 0, -1)) do redis.call('ZINCRBY', P..list, -back / unit, one) end
   end
@@ -330,26 +337,37 @@ return {now, redis.call('ZCOUNT', P..'dirty', '-inf', now - ARGV[1]), redis.call
 
 # lease -> now, id, state, claims in a row: the production that JARAI has to be asked about first
 # One whose inbox is not empty waits a moment: what lies in there may answer the question. So does one whose answer is
-# on its way, whatever made it due again meanwhile.
+# on its way, whatever made it due again meanwhile. Where the answer will tell much goes before mere suspicion.
 CLAIM_ASK = Script("""
-local now = now_ms()
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'ask', '-inf', now, 'LIMIT', 0, 20)) do
+local now, chosen = now_ms(), nil
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'ask', '-inf', now, 'LIMIT', 0, 100)) do
   if redis.call('ZSCORE', P..'dirty', id) or redis.call('EXISTS', P..'asking:'..id) == 1 then
     redis.call('ZADD', P..'ask', now + 250, id)
+  elseif redis.call('SISMEMBER', P..'ask:telling', id) == 1 then
+    chosen = id
+    break
   else
-    redis.call('ZADD', P..'ask', now + ARGV[1], id)
-    redis.call('SET', P..'asking:'..id, 1, 'PX', ARGV[1])
-    return {now, id, redis.call('GET', P..'production:'..id) or '', redis.call('HINCRBY', P..'tries', id, 1)}
+    chosen = chosen or id
   end
 end
-return {now}
+if not chosen then return {now} end
+redis.call('ZADD', P..'ask', now + ARGV[1], chosen)
+redis.call('SET', P..'asking:'..chosen, 1, 'PX', ARGV[1])
+return {now, chosen, redis.call('GET', P..'production:'..chosen) or '', redis.call('HINCRBY', P..'tries', chosen, 1)}
 """)
 
-# id -> the question is due again at once, and this claim does not count
+# id, time -> the question is due again then, and this claim does not count
 GIVE_BACK_ASK = Script("""
 redis.call('HDEL', P..'tries', ARGV[1])
 redis.call('DEL', P..'asking:'..ARGV[1])
-return redis.call('ZADD', P..'ask', 'XX', 0, ARGV[1])
+return redis.call('ZADD', P..'ask', 'XX', ARGV[2], ARGV[1])
+""")
+
+# pause, most -> ids that settled so long ago, now nobody else's
+TAKE_UNACCOUNTED = Script("""
+local due = redis.call('ZRANGEBYSCORE', P..'unaccounted', '-inf', now_ms() - ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, id in ipairs(due) do redis.call('ZREM', P..'unaccounted', id) end
+return due
 """)
 
 # token, lease, pause while the storage folder fails, most at a time from one host (0: any), 1 for small ones only
@@ -523,6 +541,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'forget', '-inf', now_ms(), '
     redis.call('ZREM', P..'index', id)
     redis.call('ZREM', P..'forget', id)
     redis.call('ZREM', P..'ask', id)
+    redis.call('SREM', P..'ask:telling', id)
+    redis.call('ZREM', P..'unaccounted', id)
     redis.call('HDEL', P..'tries', id)
     gone[#gone + 1] = id
   end

@@ -10,11 +10,11 @@ from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from service.core.budget import day
+from service.core.budget import Limits, day, left_today
 from service.core.errors import StoreUnavailable
 from service.core.production import FACTS
 from service.metrics import Sample, render
-from service.store import deadletters, due, notices, productions, requests
+from service.store import deadletters, due, notices, productions, radar, requests
 from service.store.connection import safety_problems
 from service.store.scripts import PREFIX
 
@@ -43,11 +43,11 @@ def readyz(request: Request) -> JSONResponse:
 
 def metrics(request: Request) -> PlainTextResponse:
     state = request.app.state
-    text = render(_samples(state.redis, dict(state.intake.counts)))
+    text = render(_samples(state.redis, state.settings.limits, dict(state.intake.counts)))
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
-def _samples(redis: Redis, verdicts: dict[str, int]) -> Iterator[Sample]:
+def _samples(redis: Redis, limits: Limits, verdicts: dict[str, int]) -> Iterator[Sample]:
     for verdict in ("accepted", "duplicate", "quarantined", "rejected", "unavailable"):
         yield Sample("jarai_webhooks_total", verdicts.get(verdict, 0), "Webhooks answered by this process.", "counter",
                      ("verdict", verdict))  # fmt: skip
@@ -83,5 +83,13 @@ def _samples(redis: Redis, verdicts: dict[str, int]) -> Iterator[Sample]:
     seconds = requests.now(redis)
     spent = budget.spent_today if budget.today == day(seconds) else 0
     yield Sample("jarai_requests_today", spent, "Requests to JARAI since midnight UTC.")
+    missed = radar.read_day(redis)
+    for label in ("received", "missed", "unsubscribed"):
+        yield Sample("jarai_radar_webhooks_total", missed[label],
+                     "Webhooks of settled productions: came, never came, not subscribed to.", "counter",
+                     ("fate", label))  # fmt: skip
+    left = left_today(budget, limits, seconds)
+    if left is not None:
+        yield Sample("jarai_requests_left_today", left, "Requests that polling may still spend until midnight UTC.")
     if budget.remaining is not None and seconds < budget.reset_at:
         yield Sample("jarai_requests_remaining", budget.remaining, "Requests left in JARAI's window, as last told.")

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from service.core import production
+from service.core.advance import advance
 from service.core.deliverables import Deliverable
+from service.core.experience import Experience
 from service.core.observations import (
     MANIFEST,
     AskFailed,
@@ -245,6 +247,24 @@ def test_a_hole_that_jarai_knew_of_when_it_last_answered_costs_no_further_reques
     )
     told = change(arrived("production.published", 9, happened=30, received=45), before=after(stored(), before=asked))
     assert (told.production.list_at, told.production.status_at, told.production.hole_at) == (None, None, None)
+
+
+def test_a_hole_that_is_always_there_costs_no_request() -> None:
+    """The subscription lacks an event type: neither the status nor the list is asked for because of it."""
+    lacking = replace(INTERVALS, experience=Experience().after((), [("production.published", True)] * 10))
+    told: list[Observation] = [ready(3, item()), stored(), arrived("production.published", 9)]
+    known = advance(after(told[0]), told[1:], at(20), lacking).production
+    assert known.missing == ((1, 2), (4, 8))
+    assert (known.hole_at, known.list_at, known.status_at, known.complete) == (None, None, None, True)
+    assert after(*told[1:], before=after(told[0])).list_at is not None, "without that experience it is"
+
+
+def test_the_longest_silence_between_two_of_its_events_is_remembered_while_its_status_lasts() -> None:
+    known = after(arrived(STEP, 1), arrived(STEP, 2, received=61), arrived(STEP, 3, received=70))
+    assert known.longest_gap_seconds == 60
+    assert after(arrived(STEP, 5, received=500), before=known).longest_gap_seconds == 60, "one is missing in between"
+    assert after(ready(4, item(), received=80), before=known).longest_gap_seconds == 60
+    assert after(answered("AwaitingApproval", 90, knew=3), before=known).longest_gap_seconds == 0
 
 
 def test_a_list_that_was_asked_for_at_the_end_is_the_last_one() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from service.core.deliverables import wanted
-from service.core.schedule import Intervals, next_list_at, next_status_at
+from service.core.experience import Experience
+from service.core.production import Production
+from service.core.schedule import Intervals, held_until, longest_unnoticed, next_list_at, next_status_at
 from tests.core.given import NEW, START, at, one
 
 INTERVALS = Intervals(
@@ -46,18 +48,36 @@ def test_each_status_has_its_interval(status: str | None, seconds: int) -> None:
         ({}, 5),
         ({"ask_failures": 1, "last_failed_at": at(999)}, None),
         # the interval after the last answer, whatever the time is now
-        ({"status": "Queued", "last_asked_at": at(50)}, 60),
+        ({"status": "Queued", "last_asked_at": at(8)}, 18),
         ({"status": "Producing", "last_asked_at": at(50)}, 80),
         ({"status": "AwaitingApproval", "last_asked_at": at(50)}, 110),
         ({"status": "Invented", "last_asked_at": at(50)}, 110),
-        ({"last_asked_at": at(50)}, 60),
+        ({"last_asked_at": at(8)}, 18),
+        # a quarter of the time in which nothing was new, once that is longer; at most an hour
+        ({"status": "Queued", "last_asked_at": at(400)}, 500),
+        ({"status": "Producing", "last_asked_at": at(400)}, 500),
+        ({"status": "Producing", "last_asked_at": at(400), "updated_at": at(300)}, 430),
+        ({"status": "Producing", "last_asked_at": at(400), "last_event_at": at(200)}, 450),
+        ({"status": "AwaitingApproval", "last_asked_at": at(100_000)}, 103_600),
         # webhooks that arrive put it off until they have been silent
         ({"last_event_at": at(20)}, 110),
         ({"status": "Producing", "last_event_at": at(20)}, 110),
-        ({"status": "Producing", "last_event_at": at(20), "last_asked_at": at(200)}, 230),
+        ({"status": "Producing", "last_event_at": at(20), "last_asked_at": at(100)}, 130),
+        # for longer than they are usually, by its own events
+        ({"status": "Producing", "last_event_at": at(20), "longest_gap_seconds": 50.0}, 110),
+        ({"status": "Producing", "last_event_at": at(20), "longest_gap_seconds": 100.0}, 170),
+        ({"status": "Producing", "last_event_at": at(20), "longest_gap_seconds": 9999.0}, 1820),
         # a hole in their numbers ends that patience
         ({"status": "Producing", "last_event_at": at(20), "hole_at": at(18)}, 48),
         ({"status": "Producing", "last_event_at": at(20), "hole_at": at(18), "last_asked_at": at(40)}, 70),
+        ({"status": "Producing", "last_event_at": at(20), "hole_at": at(18), "longest_gap_seconds": 100.0}, 48),
+        # what has not been picked up has expired
+        ({"status": "Queued", "last_event_at": at(1), "expires_at": at(60)}, 65),
+        ({"status": "Queued", "last_event_at": at(70), "expires_at": at(60)}, 70),
+        ({"status": "Queued", "last_event_at": at(1), "last_asked_at": at(50), "expires_at": at(55)}, 60),
+        ({"status": "Queued", "last_event_at": at(1), "last_asked_at": at(100), "expires_at": at(60)}, 124.75),
+        ({"status": "Queued", "last_event_at": at(1), "expires_at": at(600)}, 91),
+        ({"status": "Producing", "last_event_at": at(1), "expires_at": at(60)}, 91),
         # terminal, or refused: never
         *(({"status": final, "last_asked_at": at(50)}, -1) for final in ("Published", "Failed", "Cancelled")),
         ({"status": "Producing", "refused": "no"}, -1),
@@ -65,11 +85,11 @@ def test_each_status_has_its_interval(status: str | None, seconds: int) -> None:
         ({"status": "Published", "refresh_wanted": True}, NOW),
         ({"status": "Producing", "refresh_wanted": True, "refused": "no"}, NOW),
         ({"status": "Producing", "unknown_sequence": 3, "last_asked_at": at(990)}, NOW),
-        ({"status": "Producing", "unknown_sequence": 3, "excused_sequence": 3, "last_asked_at": at(990)}, 1020),
+        ({"status": "Producing", "unknown_sequence": 3, "excused_sequence": 3, "last_asked_at": at(90)}, 120),
         ({"status": "Published", "unknown_sequence": 3}, -1),
     ],
 )
-def test_the_status_is_asked_for(known: dict[str, Any], seconds: int | None) -> None:
+def test_the_status_is_asked_for(known: dict[str, Any], seconds: float | None) -> None:
     """-1: never; None: some time later than now."""
     asked_at = next_status_at(replace(NEW, **known), at(NOW), INTERVALS)
     if seconds is None:
@@ -77,6 +97,63 @@ def test_the_status_is_asked_for(known: dict[str, Any], seconds: int | None) -> 
         assert asked_at > at(NOW)
     else:
         assert asked_at == (None if seconds < 0 else at(seconds))
+
+
+def taught(seconds: float, times: int = 40, status: str = "Producing") -> Intervals:
+    return replace(INTERVALS, experience=Experience().after([(status, seconds)] * times, ()))
+
+
+@pytest.mark.parametrize(
+    ("intervals", "seconds"),
+    [
+        (taught(200), 250),
+        (taught(40), 90),  # never shorter than the setting
+        (taught(7200), 1800),  # nor longer than half an hour
+        (taught(200, times=19), 90),  # nineteen are too few to go by
+        (taught(200, status="Queued"), 90),
+    ],
+)
+def test_its_siblings_tell_how_long_it_may_be_silent(intervals: Intervals, seconds: float) -> None:
+    production = replace(NEW, status="Producing", last_event_at=START)
+    assert next_status_at(production, at(NOW), intervals) == at(seconds)
+
+
+SUSPECTED = replace(NEW, status="Producing", last_event_at=at(20), last_asked_at=at(50))
+
+
+@pytest.mark.parametrize(
+    ("production", "seconds"),
+    [
+        (SUSPECTED, 650),
+        (replace(SUSPECTED, last_asked_at=None), 620),
+        (replace(SUSPECTED, last_asked_at=None, last_event_at=None), 600),
+        # what tells much is not put off
+        (replace(SUSPECTED, hole_at=at(20)), None),
+        (replace(SUSPECTED, list_at=at(60)), None),
+        (replace(SUSPECTED, refresh_wanted=True), None),
+        (replace(SUSPECTED, unknown_sequence=3), None),
+        (replace(SUSPECTED, status="Queued", expires_at=at(700)), None),
+        (replace(SUSPECTED, status="Queued"), 650),
+    ],
+)
+def test_only_mere_suspicion_waits_for_the_budget_of_the_day(production: Production, seconds: float | None) -> None:
+    assert held_until(production, timedelta(minutes=10)) == (None if seconds is None else at(seconds))
+
+
+def test_it_is_known_how_long_a_lost_webhook_goes_unnoticed_at_the_longest() -> None:
+    def longest(*productions: Production, spread: float = 0, intervals: Intervals = INTERVALS) -> float:
+        return longest_unnoticed(productions, at(NOW), intervals, timedelta(seconds=spread)).total_seconds()
+
+    heard = replace(NEW, status="Producing", last_event_at=at(20))
+    asked = replace(NEW, status="AwaitingApproval", last_asked_at=at(800))
+    assert longest() == 90
+    assert longest(spread=500) == 500
+    assert longest(intervals=taught(200)) == 250
+    assert longest(heard) == 90
+    assert longest(heard, asked) == 200
+    assert longest(heard, asked, spread=700) == 700
+    assert longest(replace(heard, hole_at=at(20)), spread=700) == 30
+    assert longest(replace(NEW, status="Published")) == 90
 
 
 @pytest.mark.parametrize("known", [{"status": "Producing"}, {"refresh_wanted": True}])

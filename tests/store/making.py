@@ -102,10 +102,10 @@ def values_of(redis: Redis) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def logged() -> Iterator[io.StringIO]:
+def logged(level: str = "info") -> Iterator[io.StringIO]:
     """What this process logs within the block, as the deployment would write it."""
     handlers, stream = logging.getLogger().handlers[:], io.StringIO()
-    log.configure("json", "info", (), stream)
+    log.configure("json", level, (), stream)
     try:
         yield stream
     finally:

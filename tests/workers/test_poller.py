@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace as with_fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 
-from service.core.budget import RESERVE
+from service.core.budget import RESERVE, Budget, day
 from service.core.observations import OperatorAsked
 from service.core.partner_api import Response, read_deliverables
 from service.core.production import Production
@@ -67,7 +69,8 @@ def known(redis: Redis, identity: str) -> Production:
 
 
 def pause(redis: Redis) -> float:
-    return requests.read(redis).paused_until - requests.now(redis)
+    budget = requests.read(redis)
+    return max(budget.paused_until, budget.down_until) - requests.now(redis)
 
 
 @contextmanager
@@ -180,9 +183,79 @@ def test_an_outage_quietens_all_questions_more_and_more(redis: Redis, simulator:
         assert asker(redis, simulator).ask_once()
         pauses.append(pause(redis))
         assert not asker(redis, simulator).ask_once()
-        budget = with_fields(requests.read(redis), paused_until=0.0)
+        budget = with_fields(requests.read(redis), down_until=0.0)
         redis.set(f"{PREFIX}budget", requests._BUDGET_JSON.dump_json(budget))
     assert 0 < pauses[0] < pauses[1] < pauses[2] <= 60
+
+
+def spent(redis: Redis, requests_today: int) -> None:
+    """On the smallest tier."""
+    known = Budget(limit=10, today=day(requests.now(redis)), spent_today=requests_today)
+    redis.set(f"{PREFIX}budget", requests._BUDGET_JSON.dump_json(known))
+
+
+def silent(redis: Redis, simulator: Running) -> str:
+    """A production that is asked about on mere suspicion, now."""
+    identity = simulator.produce(HELD)
+    take_in(redis, event(identity, 1, "production.step.complete"))
+    redis.zadd(f"{PREFIX}ask", {identity: 0})
+    return identity
+
+
+def test_what_is_left_of_the_day_is_kept_for_questions_that_tell_more(redis: Redis, simulator: Running) -> None:
+    identity = silent(redis, simulator)
+    spent(redis, 93)
+    assert asker(redis, simulator).ask_once()
+    assert simulator.truth()["apiRequests"] == []
+    assert requests.read(redis).spent_today == 93
+    until: Any = redis.zscore(f"{PREFIX}ask", identity)
+    assert until > productions.now(redis).timestamp() * 1000 + 60_000
+    assert not asker(redis, simulator).ask_once(), "it is not asked about again and again"
+    track(redis, identity)
+    assert asker(redis, simulator).ask_once()
+    assert len(simulator.truth()["apiRequests"]) == 1
+
+
+def test_a_suspicion_costs_a_request_while_the_day_is_young(redis: Redis, simulator: Running) -> None:
+    silent(redis, simulator)
+    spent(redis, 0)
+    one = asker(redis, simulator)
+    eventually(lambda: one.ask_once() and len(simulator.truth()["apiRequests"]) == 1, what="the question")
+
+
+def test_where_the_answer_tells_much_is_asked_first(redis: Redis, simulator: Running) -> None:
+    for _ in range(5):
+        silent(redis, simulator)
+    wanted = track(redis, simulator.produce(HELD))
+    asker(redis, simulator).ask_once()
+    [asked] = simulator.truth()["apiRequests"]
+    assert asked["path"].endswith(wanted)
+
+
+def test_after_an_outage_one_poller_probes_and_the_others_wait_for_it(redis: Redis, simulator: Running) -> None:
+    for _ in range(8):
+        track(redis, simulator.produce(HELD))
+    redis.set(f"{PREFIX}budget", requests._BUDGET_JSON.dump_json(Budget(outages=3, tells_no_limit=True)))
+    simulator.set_faults(api_slow={"next": 1, "value": 1})
+    askers = [threading.Thread(target=asker(redis, simulator).ask_once) for _ in range(4)]
+    for one in askers:
+        one.start()
+    eventually(lambda: redis.zcard(f"{PREFIX}requests:flying") == 1, what="the probe")
+    assert not asker(redis, simulator).ask_once()
+    for one in askers:
+        one.join()
+    assert len(simulator.truth()["apiRequests"]) == 1
+    assert asker(redis, simulator).ask_once(), "JARAI is back"
+
+
+def test_the_correlation_id_of_every_answer_can_be_found(redis: Redis, simulator: Running) -> None:
+    track(redis, simulator.produce(HELD))
+    with logged("debug") as stream:
+        asker(redis, simulator).ask_once()
+    [line] = [json.loads(line) for line in stream.getvalue().splitlines() if "poll.answered" in line]
+    assert (line["question"], line["level"]) == ("status", "debug")
+    assert line["correlation_id"]
+    assert 0 <= line["seconds"] < 5
 
 
 def test_an_answer_that_is_slower_than_its_time_out_is_no_answer(redis: Redis, simulator: Running) -> None:

@@ -1,0 +1,75 @@
+"""What settled productions have taught, how many webhooks were missed each day, and what has been said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from redis import Redis
+
+from service.core import experience
+from service.core.experience import Experience
+from service.store.scripts import PREFIX, TAKE_UNACCOUNTED
+
+PAUSE_MS = 600_000  # after it settled: what was only late has come by then
+_RADAR = f"{PREFIX}radar"
+_EXPERIENCE = f"{PREFIX}experience"
+_DAYS = 40
+COUNTS = ("received", "missed", "unsubscribed", "ends_missed")
+
+
+def take_settled(redis: Redis, most: int) -> list[str]:
+    """Ids of productions whose webhooks are to be counted; nobody else gets them."""
+    return [one.decode() for one in TAKE_UNACCOUNTED.run(redis, PAUSE_MS, most)]
+
+
+def read_experience(redis: Redis) -> Experience:
+    """What is known; nothing where what is kept can't be read."""
+    raw: Any = redis.get(_EXPERIENCE)
+    try:
+        return experience.from_json(raw) if raw else Experience()
+    except ValueError:
+        return Experience()
+
+
+def keep_experience(redis: Redis, known: Experience) -> None:
+    """Of two who learn at the same time one may be forgotten: it is an estimate."""
+    redis.set(_EXPERIENCE, experience.to_json(known))
+
+
+def count(redis: Redis, day: str, **numbers: int) -> None:
+    """Add to what is known of a day (`YYYY-MM-DD`), by the names of COUNTS, and to the totals of all days."""
+    with redis.pipeline(transaction=True) as pipeline:
+        for name, number in numbers.items():
+            pipeline.hincrby(_RADAR, f"{day} {name}", number)
+            pipeline.hincrby(_RADAR, f"all {name}", number)
+        pipeline.execute()
+
+
+def read_day(redis: Redis, day: str = "all") -> Mapping[str, int]:
+    values: Any = redis.hmget(_RADAR, [f"{day} {name}" for name in COUNTS])
+    return {name: int(value or 0) for name, value in zip(COUNTS, values, strict=True)}
+
+
+def forget_days(redis: Redis, today: str) -> None:
+    """Keep the newest days."""
+    fields: Any = redis.hkeys(_RADAR)
+    days = sorted({one.decode().partition(" ")[0] for one in fields} - {"all", today})
+    for old in days[:-_DAYS]:
+        redis.hdel(_RADAR, *(f"{old} {name}" for name in COUNTS))
+
+
+def is_first(redis: Redis, what: str, seconds: float) -> bool:
+    """Whether nobody of this deployment has said so for that long; now somebody has."""
+    return bool(redis.set(f"{PREFIX}told:{what}", 1, nx=True, px=int(seconds * 1000)))
+
+
+def take_back(redis: Redis, what: str) -> bool:
+    """It is over; True when it had been said."""
+    return bool(redis.delete(f"{PREFIX}told:{what}"))
+
+
+def replace_told(redis: Redis, what: str, value: int) -> int | None:
+    """Note the number that is said now, and what it was when it was said last."""
+    before: Any = redis.set(f"{PREFIX}told:{what}", value, get=True)
+    return None if before is None else int(before)
