@@ -39,7 +39,10 @@ def save(name: str, value: str, path: Path = DOTENV) -> None:
     try:
         place = path.resolve()
         before = place.read_bytes().decode() if place.exists() else ""
-        _replace(place, _changed(before, f"{name}={_quoted(value)}", name))
+        after = _changed(before, f"{name}={_quoted(value)}", name)
+        if _values(after) != _values(before) | {name: value}:  # a quote that does not end swallows what follows
+            raise SettingsError(f"{path} has a line that can't be read: mend it, and set {name} there yourself.")
+        _replace(place, after)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise SettingsError(f"{path} could not be written ({reason}): set {name} there yourself.") from None
@@ -56,6 +59,10 @@ def _changed(text: str, line: str, name: str) -> str:
         return changed
     end = "\r\n" if "\r\n" in changed else "\n"
     return f"{changed}{'' if not changed or changed.endswith(end) else end}{line}{end}"
+
+
+def _values(text: str) -> dict[str, str | None]:
+    return dict(dotenv_values(stream=StringIO(text, newline=""), interpolate=False))
 
 
 def _quoted(value: str) -> str:

@@ -93,7 +93,7 @@ def rotate_key(yes: bool, saves: bool) -> None:
 @click.command()
 @AS_JSON
 def accounts(as_json: bool) -> None:
-    """The accounts that the API key is for, with what a production needs: avatars and platforms.
+    """The accounts of the API key, with avatars and platforms.
 
     \b
     jarai-receiver accounts

@@ -22,7 +22,7 @@ _FIELDS = {"endpointUrl": "URL", "eventTypes": "--events", "accountIds": "--acco
 
 @click.group()
 def webhooks() -> None:
-    """Where JARAI delivers its events, and what they are signed with.
+    """Subscriptions at JARAI, and their signing secrets.
 
     \b
     jarai-receiver webhooks register https://hooks.partner.example/webhooks/jarai --save

@@ -80,7 +80,7 @@ def read_account_list(response: Response) -> tuple[Account, ...]:
             account_id=_first(one, "accountId", "id"),
             name=_first(one, "name", "accountName", "displayName"),
             avatars=tuple(
-                (_first(avatar, "avatarId", "id"), _first(avatar, "name", "displayName"))
+                (_first(avatar, "avatarId", "id"), _first(avatar, "name") if isinstance(avatar, dict) else "")
                 for avatar in _listed(one, "avatar")
             ),
             platforms=tuple(

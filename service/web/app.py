@@ -68,10 +68,8 @@ def create(runtime: Runtime) -> Starlette:
             Route("/readyz", health.readyz),
             Route("/metrics", admin(health.metrics)),
             Route("/openapi.json", admin(openapi.show)),
-            Route("/productions", admin(productions.list_productions)),
-            Route("/productions", admin(partner.trigger), methods=["POST"]),
-            Route("/productions/{id}", admin(productions.show)),
-            Route("/productions/{id}", admin(partner.cancel), methods=["DELETE"]),
+            _route("/productions", GET=admin(productions.list_productions), POST=admin(partner.trigger)),
+            _route("/productions/{id}", GET=admin(productions.show), DELETE=admin(partner.cancel)),
             Route("/productions/{id}/timeline", admin(productions.timeline)),
             Route("/productions/{id}/track", admin(productions.track), methods=["POST"]),
             Route("/productions/{id}/refresh", admin(productions.refresh), methods=["POST"]),
@@ -147,6 +145,15 @@ def listen(host: str, port: int) -> socket.socket:
         return listening
     except OSError as error:
         raise ReceiverError(f"can't listen on HOST {host}, PORT {port}: {error.strerror or error}") from None
+
+
+def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> Route:
+    """One place with an endpoint for each method, so that a 405 tells all of them."""
+
+    async def answer(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, answer, methods=list(endpoints))
 
 
 def _guarded(token: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
