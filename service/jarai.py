@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import urllib3
 from urllib3.util import Timeout
 
@@ -28,6 +30,8 @@ class Jarai:
     def call(self, request: Request) -> Response:
         """JARAI's answer, whatever its status. Raises JaraiUnavailable when none came, or none that fits in memory."""
         headers = self._headers | ({"Content-Type": "application/json"} if request.body is not None else {})
+        if request.keyless:
+            headers.pop("X-API-Key", None)
         try:
             with outgoing.within(self._longest_seconds):
                 answer = self._pool.request(
@@ -40,7 +44,7 @@ class Jarai:
                 )
                 body = _read(answer)
         except urllib3.exceptions.HTTPError as error:
-            raise JaraiUnavailable(f"no answer from JARAI: {_plain(error)}") from None
+            raise JaraiUnavailable(f"no answer from JARAI: {_plain(error)}", sent=not _before_sending(error)) from None
         return Response(answer.status, {name.lower(): value for name, value in answer.headers.items()}, body)
 
 
@@ -58,6 +62,13 @@ def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
     finally:
         answer.release_conn()
     return bytes(body)
+
+
+def _before_sending(error: Exception) -> bool:
+    """There was no connection that a request could have gone over. Everything else counts as sent."""
+    if isinstance(error, urllib3.exceptions.SSLError):
+        return any(isinstance(one, ssl.SSLCertVerificationError) for one in error.args)
+    return isinstance(error, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
 
 
 def _plain(error: Exception) -> str:

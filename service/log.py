@@ -33,6 +33,8 @@ CATALOGUE: Mapping[str, Entry] = {
     "service.secret_missing": Entry(
         "error", "", "JARAI_WEBHOOK_SECRETS is not set: every webhook is refused with 401.", True
     ),
+    "settings.reloaded": Entry("info", "secrets", "JARAI_WEBHOOK_SECRETS in .env has changed; `web` goes by it."),
+    "settings.refused": Entry("warning", "error", "The .env file has changed and can't be used; what was read stays."),
     "process.started": Entry("info", "process, pid", "The launcher started a process."),
     "process.ended": Entry(
         "warning", "process, pid, code", "A process ended by itself; the launcher starts another.", True
@@ -57,6 +59,8 @@ CATALOGUE: Mapping[str, Entry] = {
     ),
     "production.rebuilt": Entry("info", "status, files", "A manifest brought back a production that Redis had lost."),
     "production.tracked": Entry("info", "", "Somebody asked to follow a production."),
+    "production.triggered": Entry("info", "", "Somebody had JARAI start a production, which is followed from now on."),
+    "production.cancelled": Entry("info", "", "Somebody had JARAI cancel a production; its status follows."),
     "production.status_changed": Entry(
         "info", "from_status, to_status, source, event_id, event_type, sequence_number", "A production moved."
     ),

@@ -89,6 +89,7 @@ class Settings(BaseModel):
     webhook_silence_seconds: float = Field(90, alias="WEBHOOK_SILENCE_SECONDS", ge=0, le=86400)
     rate_limit_per_minute: int | None = Field(None, alias="RATE_LIMIT_PER_MINUTE", ge=1)
     rate_limit_per_day: int | None = Field(None, alias="RATE_LIMIT_PER_DAY", ge=1)
+    retry_expired: int = Field(0, alias="RETRY_EXPIRED", ge=0, le=10)
     notify_url: str = Field("", alias="NOTIFY_URL", repr=False)
     notify_secret: str = Field("", alias="NOTIFY_SECRET", repr=False, validate_default=True)
     retention_days: float = Field(30, alias="RETENTION_DAYS", gt=0, le=36500)
@@ -244,6 +245,34 @@ def load(environment: Mapping[str, str] | None = None, dotenv: Path | None = Pat
         return Settings.model_validate(known)
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
+
+
+def in_environment(name: str) -> bool:
+    """A real environment variable of this name, which wins over the `.env` file."""
+    return bool(os.environ.get(name))
+
+
+class Watcher:
+    """Tells when the `.env` file has changed. Looking costs one system call."""
+
+    def __init__(self, dotenv: Path = Path(".env")) -> None:
+        self._dotenv = dotenv
+        self._seen = self._stamp()
+
+    def look(self) -> Settings | None:
+        """The settings anew if the file is another than at the last look. Raises SettingsError, once a change."""
+        now = self._stamp()
+        if now == self._seen:
+            return None
+        self._seen = now
+        return load(dotenv=self._dotenv)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._dotenv.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _decode_notify_secret(secret: str) -> bytes:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from service.core.budget import Limits
 from service.core.errors import SettingsError
 from service.core.schedule import Intervals
-from service.settings import Settings, load
+from service.settings import Settings, Watcher, load
 
 NAMES = sorted(str(field.alias) for field in Settings.model_fields.values() if field.alias)
 
@@ -254,3 +254,20 @@ def test_no_secret_shows_when_settings_are_printed() -> None:
     shown = repr(load(SECRET, None)) + str(load(SECRET, None))
     assert "geheim" not in shown
     assert "Z2VoZWlt" not in shown
+
+
+def test_a_changed_file_is_noticed_once_and_a_broken_one_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    watcher = Watcher(path)
+    assert watcher.look() is None
+    path.write_text("JARAI_WEBHOOK_SECRETS=SmVmZQ\n")
+    found = watcher.look()
+    assert found is not None
+    assert found.webhook_keys == (b"Jefe",)
+    assert watcher.look() is None
+    path.write_text("PORT=eighty-eight\n")
+    with pytest.raises(SettingsError):
+        watcher.look()
+    assert watcher.look() is None
+    path.unlink()
+    assert watcher.look() == load(dotenv=None)

@@ -13,9 +13,8 @@ from time import monotonic
 from redis import Redis
 from redis.exceptions import RedisError
 
-from service import jobs, log, pacing
+from service import jobs, log, pacing, partner
 from service.core import partner_api, retry
-from service.core.budget import Answer, read_answer
 from service.core.errors import JaraiError, JaraiRefused, RateLimited, UnreadableState
 from service.core.observations import AskFailed, DeliverablesAnswered, StatusAnswered, Written
 from service.core.partner_api import Request, Response
@@ -227,19 +226,7 @@ class Asker:
             jobs.ring(self._redis, "advance")
 
     def _call(self, request: Request, token: str) -> Response:
-        """One request, its answer counted in the budget whatever it says."""
-        answer = Answer(status=None)
-        try:
-            response = self._jarai.call(request)
-            answer = read_answer(
-                response.status,
-                response.headers,
-                partner_api.retry_after_seconds(response) if response.status >= 400 else None,
-                requests.now(self._redis),
-            )
-            return response
-        finally:
-            requests.settle(self._redis, token, answer)
+        return partner.counted(self._redis, self._jarai, request, token)
 
     def _say_failed(self, production: Production, wants_list: bool, error: JaraiError) -> None:
         self._log(

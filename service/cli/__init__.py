@@ -6,10 +6,12 @@ import click
 
 from service import __version__
 from service.cli.deadletters import dead_letters
+from service.cli.partners import accounts, partners
 from service.cli.processes import demo, poller, simulator, up, web, worker
 from service.cli.productions import productions
 from service.cli.screen import Group
 from service.cli.soundness import check, rebuild, verify
+from service.cli.webhooks import webhooks
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -27,6 +29,7 @@ def main() -> None:
 
 
 for _command in (
-    up, web, worker, poller, check, productions, dead_letters, verify, rebuild, demo, simulator,
+    up, web, worker, poller, check, productions, dead_letters, partners, accounts, webhooks, verify, rebuild, demo,
+    simulator,
 ):  # fmt: skip
     main.add_command(_command)

@@ -9,6 +9,7 @@ from redis import Redis
 
 from service import operator
 from service.cli.screen import AS_JSON, plain, print_json, runtime_here, table
+from service.cli.triggering import cancel, trigger
 from service.core.errors import ReceiverError
 from service.core.production import Production
 from service.core.view import describe
@@ -18,6 +19,10 @@ from service.store import productions as kept
 @click.group()
 def productions() -> None:
     """What is known of productions."""
+
+
+productions.add_command(trigger)
+productions.add_command(cancel)
 
 
 @productions.command("list")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import Any
 
@@ -16,11 +17,11 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from service import log, runtime
-from service.core.errors import ReceiverError
+from service import envfile, log, runtime
+from service.core.errors import InvalidField, JaraiError, ReceiverError
 from service.core.redaction import redact
 from service.runtime import Runtime
-from service.settings import load
+from service.settings import in_environment, load
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 
@@ -31,6 +32,8 @@ class Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except JaraiError as error:
+            raise click.ClickException(plain(error.sentence)) from None
         except ReceiverError as error:
             raise click.ClickException(str(error)) from None
         except RedisError as error:
@@ -45,6 +48,23 @@ def runtime_here() -> Runtime:
     settings = load()
     log.configure("console", "error", settings.secrets, sys.stderr)
     return Runtime(settings)
+
+
+@contextmanager
+def valid(options: Mapping[str, str]) -> Iterator[None]:
+    """What is checked within is a person's input: a wrong field is wrong usage of its option."""
+    try:
+        yield
+    except InvalidField as error:
+        raise click.BadParameter(error.problem, param_hint=options[error.field]) from None
+
+
+def save(name: str, value: str) -> None:
+    """Write a secret into `.env`, and say so. Raises SettingsError, without the value, when that can't be done."""
+    envfile.save(name, value)
+    click.echo(f"saved as {name} in .env", err=True)
+    if in_environment(name):
+        click.echo(f"{name} is also set in the environment, which wins over .env: change it there, too.", err=True)
 
 
 def workers(name: str) -> Any:

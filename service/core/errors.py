@@ -27,8 +27,11 @@ class MalformedEvent(ReceiverError):
 class JaraiError(ReceiverError):
     """JARAI did not do what it was asked.
 
-    `code` is JARAI's own word where it gave one; `correlation_id` is what its support asks for.
+    `code` is JARAI's own word where it gave one; `correlation_id` is what its support asks for. `sent`: the request may
+    have reached JARAI. `advice` is what a person can do about it, known to whoever knows what was asked.
     """
+
+    advice = ""
 
     def __init__(
         self,
@@ -38,12 +41,21 @@ class JaraiError(ReceiverError):
         status: int | None = None,
         correlation_id: str | None = None,
         retry_after_seconds: float | None = None,
+        sent: bool = True,
     ) -> None:
         super().__init__(message)
+        self.sent = sent
         self.code = code
         self.status = status
         self.correlation_id = correlation_id
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def sentence(self) -> str:
+        """All of it for a person, in one line."""
+        advice = f"; {self.advice}" if self.advice else ""
+        reference = f" (correlation id {self.correlation_id})" if self.correlation_id else ""
+        return f"{str(self).rstrip('.')}{advice}{reference}"
 
 
 class JaraiUnavailable(JaraiError):
@@ -91,6 +103,37 @@ class TransferFailed(DownloadError):
 
 class TransferStopped(DownloadError):
     """This process has to end; what has been fetched so far waits for the next worker."""
+
+
+# --- a person who asks something of JARAI has to act -----------------------------------------------------------
+
+
+class InvalidField(ReceiverError):
+    """A value that JARAI would not take. `field` is its name in the Partner API; nothing was sent."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field, self.problem = field, problem
+
+
+class NoRequestLeft(ReceiverError):
+    """The budget of requests to JARAI is used up for `wait_seconds`; nothing was sent."""
+
+    def __init__(self, message: str, wait_seconds: float) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
+
+class OutcomeUnknown(ReceiverError):
+    """JARAI may or may not have started a production. `repeated`: by an earlier request, and none was sent now."""
+
+    def __init__(self, message: str, *, repeated: bool) -> None:
+        super().__init__(message)
+        self.repeated = repeated
+
+
+class NotTracked(ReceiverError):
+    """JARAI has done what it was asked, and Redis could not take it in. The message names the production."""
 
 
 # --- we, or whoever runs us, have to act -----------------------------------------------------------------------

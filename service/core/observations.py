@@ -147,13 +147,16 @@ class ManifestWritten:
 class OperatorAsked:
     """A person or a partner's system wants something. `key` names one deliverable; empty means all.
 
-    `replay`: the kept events follow, and what was made of them before is to be forgotten.
+    `replay`: the kept events follow, and what was made of them before is to be forgotten. `track` of what was triggered
+    from here: should it expire, `body` (the JSON that was sent) is to be triggered again, at most `retries_left` times.
     """
 
     at: datetime
     wish: Literal["track", "refresh", "retry", "replay", "redownload"]
     account_id: str | None = None
     key: str = ""
+    body: str = ""
+    retries_left: int = 0
     kind: Literal["operator"] = "operator"
 
 

@@ -27,11 +27,16 @@ _EARLIEST, _LATEST = datetime(2020, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzin
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call of the Partner API; `path` follows the base address."""
+    """A call of the Partner API; `path` follows the base address.
+
+    `scope` is what the key needs for it. `keyless`: it is for whoever has no key yet, and costs nothing of the budget.
+    """
 
     method: str
     path: str
     body: bytes | None = None
+    scope: str = ""
+    keyless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +66,19 @@ class StatusAnswer:
 
 
 def status_request(production_id: str) -> Request:
-    return Request("GET", f"/productions/{production_id}")
+    return Request("GET", f"/productions/{production_id}", scope="productions:read")
 
 
 def deliverables_request(production_id: str) -> Request:
-    return Request("GET", f"/productions/{production_id}/deliverables")
+    return Request("GET", f"/productions/{production_id}/deliverables", scope="deliverables:read")
 
 
 def accounts_request() -> Request:
-    return Request("GET", "/accounts")
+    return Request("GET", "/accounts", scope="accounts:read")
+
+
+def cancel_request(production_id: str) -> Request:
+    return Request("DELETE", f"/productions/{production_id}", scope="productions:write")
 
 
 def read_status(response: Response) -> StatusAnswer:
@@ -83,9 +92,9 @@ def read_status(response: Response) -> StatusAnswer:
     return StatusAnswer(
         status=status,
         as_of=date(response),
-        account_id=_uuid(answer.get("accountId")),
-        error_code=_text(answer.get("errorCode")),
-        error_message=_text(answer.get("errorMessage")),
+        account_id=uuid_in(answer.get("accountId")),
+        error_code=text(answer.get("errorCode")),
+        error_message=text(answer.get("errorMessage")),
         expires_at=_instant(answer.get("expiresAt")),
         sandbox=answer.get("sandbox") is True,
     )
@@ -93,15 +102,21 @@ def read_status(response: Response) -> StatusAnswer:
 
 def read_deliverables(response: Response, now: datetime) -> tuple[Listed, ...]:
     """Raises as `read_status`. Addresses are valid for an hour from the answer's own `Date`."""
-    return read_list(_success(response), date(response) or now)
+    return read_list(success(response), date(response) or now)
 
 
 def read_accounts(response: Response) -> int:
     """How many accounts the key has. Raises as `read_status`."""
-    answer = _success(response)
+    answer = success(response)
     if isinstance(answer, dict):
         answer = next((value for value in answer.values() if isinstance(value, list)), [])
     return len(answer) if isinstance(answer, list) else 0
+
+
+def read_done(response: Response) -> None:
+    """JARAI has done it, whatever else the answer says. Raises as `read_status`, but for what can't be read."""
+    if not 200 <= response.status < 300:
+        raise _error(response)
 
 
 def retry_after_seconds(response: Response) -> float | None:
@@ -114,7 +129,7 @@ def retry_after_seconds(response: Response) -> float | None:
 
 
 def _object(response: Response) -> Mapping[str, Any]:
-    answer = _success(response)
+    answer = success(response)
     if not isinstance(answer, dict):
         raise JaraiUnavailable(
             "the answer is no JSON object", status=response.status, correlation_id=response.correlation_id
@@ -123,7 +138,22 @@ def _object(response: Response) -> Mapping[str, Any]:
     return answer if "status" in answer or not inner else inner[0]  # the shape is [open]: it may be wrapped
 
 
-def _success(response: Response) -> Any:
+def objects(answer: Any) -> list[Mapping[str, Any]]:
+    """The object that an answer is, and those one level down: where it is wrapped is [open]."""
+    if not isinstance(answer, dict):
+        return []
+    return [answer, *(part for part in answer.values() if isinstance(part, dict))]
+
+
+def entries(answer: Any) -> list[Mapping[str, Any]]:
+    """The objects that an answer lists: it is a list, or has one in it."""
+    found = [answer, *(value for part in objects(answer) for value in part.values())]
+    lists = [value for value in found if isinstance(value, list)]
+    return [one for one in lists[0] if isinstance(one, dict)] if lists else []
+
+
+def success(response: Response) -> Any:
+    """What a 2xx says. Raises as `read_status`."""
     if not 200 <= response.status < 300:
         raise _error(response)
     try:
@@ -136,8 +166,8 @@ def _success(response: Response) -> Any:
 
 def _error(response: Response) -> RateLimited | JaraiRefused | JaraiUnavailable:
     body = _error_body(response)
-    code = (_text(body.get("error")) or "")[:100]
-    said = (_text(body.get("message")) or "")[:300]
+    code = (text(body.get("error")) or "")[:100]
+    said = (text(body.get("message")) or "")[:300]
     message = redact(f"JARAI answers {response.status} {code}{': ' if code and said else ''}{said}".strip())
     kind: type[RateLimited | JaraiRefused | JaraiUnavailable] = JaraiRefused
     if response.status == 429:
@@ -170,7 +200,8 @@ def date(response: Response) -> datetime | None:
     return moment if _EARLIEST <= moment < _LATEST else None
 
 
-def _text(value: object) -> str | None:
+def text(value: object) -> str | None:
+    """A text of JARAI's as one line; None where there is none."""
     return (_one_line(value[:2000]) or None) if isinstance(value, str) else None
 
 
@@ -179,7 +210,8 @@ def _one_line(text: str) -> str:
     return "".join(one if one.isprintable() else " " for one in text).strip()
 
 
-def _uuid(value: object) -> str | None:
+def uuid_in(value: object) -> str | None:
+    """A UUID in its usual spelling; None where it is none."""
     try:
         return str(UUID(value)) if isinstance(value, str) else None
     except ValueError:

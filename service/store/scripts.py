@@ -27,6 +27,9 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:facts             stream of notices: id, type, body; the newest 10,000 or a few more
     jarai:notice:{id}       hash   to be delivered: body    jarai:notify    zset  notices -> next attempt
     jarai:notify:pause      hash   the receiver failed so often, nothing is sent until then
+    jarai:trigger:{digest}  hash   a production that JARAI was asked to start, and nobody knows yet whether it has
+    jarai:rotation          hash   the subscription that is being replaced, and the new one
+    jarai:rotation:running  somebody is at it
     jarai:heard             hash   fingerprint of a signing key -> when a webhook signed with it came last
 """
 
@@ -143,6 +146,33 @@ if ARGV[3] == '0' and redis.call('EXISTS', P..'production:'..id) == 0 then retur
 redis.call('RPUSH', P..'inbox:'..id, ARGV[2])
 if ARGV[4] ~= '' then undue(id..':'..ARGV[4]) end
 return redis.call('ZADD', P..'dirty', 'NX', now_ms(), id)
+""")
+
+# digest, token, 1 to go on although one is open, milliseconds to keep it, account, topic, state
+# -> now, and if another one is open: since when, its state
+# The oldest that is open tells since when. Each request has its token, so that one leaves the others alone.
+INTEND = Script("""
+local key, mine, now = P..'trigger:'..ARGV[1], 'token:'..ARGV[2], now_ms()
+local open = redis.call('HMGET', key, 'at', 'state')
+if open[1] and ARGV[3] == '0' and redis.call('HEXISTS', key, mine) == 0 then return {now, open[1], open[2]} end
+redis.call('HSETNX', key, 'at', now)
+redis.call('HSET', key, 'account', ARGV[5], 'topic', ARGV[6], 'state', ARGV[7], mine, 1)
+redis.call('PEXPIRE', key, ARGV[4])
+return {now}
+""")
+
+# digest, token -> 1 when none is open any more: this request has certainly started nothing
+RELENT = Script("""
+local key = P..'trigger:'..ARGV[1]
+redis.call('HDEL', key, 'token:'..ARGV[2])
+return redis.call('HLEN', key) <= 4 and redis.call('DEL', key) or 0
+""")
+
+# id, observation, digest -> 1 newly dirty, 0 not: JARAI has started it, so it is followed and no intent is open
+TRIGGERED = Script("""
+redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
+redis.call('DEL', P..'trigger:'..ARGV[3])
+return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
 """)
 
 # dead letter id, field, value, ...  -> 1 when it is new

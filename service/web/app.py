@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -22,9 +23,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service import log
-from service.core.errors import ReceiverError, UnreadableState
+from service.core.errors import ReceiverError, SettingsError, UnreadableState
 from service.runtime import Runtime
-from service.web import deadletters, health, openapi, productions
+from service.settings import Watcher
+from service.web import deadletters, health, openapi, partner, productions
 from service.web.connections import Connection, places
 from service.web.hearing import Hearing
 from service.web.intake import Intake
@@ -32,6 +34,7 @@ from service.web.webhooks import WebhookEndpoint
 
 _MOST_CONNECTIONS = 4096
 _DRAIN_SECONDS = 8
+_WATCH_SECONDS = 2.0
 _BACKLOG = 2048
 _RECEIVE_BUFFER_BYTES = 32 * 1024
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
@@ -49,7 +52,9 @@ def create(runtime: Runtime) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         intake.start()
+        watching = asyncio.create_task(_watch(app, webhook))
         yield
+        watching.cancel()
         await hearing.close()
         await run_in_threadpool(intake.stop)
         log.get()("service.stopped", process="web")
@@ -63,8 +68,8 @@ def create(runtime: Runtime) -> Starlette:
             Route("/readyz", health.readyz),
             Route("/metrics", admin(health.metrics)),
             Route("/openapi.json", admin(openapi.show)),
-            Route("/productions", admin(productions.list_productions)),
-            Route("/productions/{id}", admin(productions.show)),
+            _route("/productions", GET=admin(productions.list_productions), POST=admin(partner.trigger)),
+            _route("/productions/{id}", GET=admin(productions.show), DELETE=admin(partner.cancel)),
             Route("/productions/{id}/timeline", admin(productions.timeline)),
             Route("/productions/{id}/track", admin(productions.track), methods=["POST"]),
             Route("/productions/{id}/refresh", admin(productions.refresh), methods=["POST"]),
@@ -76,6 +81,7 @@ def create(runtime: Runtime) -> Starlette:
             HTTPException: _http_error,  # type: ignore[dict-item]
             RedisError: _store_error,
             UnreadableState: _unreadable,
+            **dict.fromkeys(partner.ERRORS, partner.refused),
             Exception: _defect,
         },
         lifespan=lifespan,
@@ -83,7 +89,27 @@ def create(runtime: Runtime) -> Starlette:
     app.router.redirect_slashes = False  # the target would be built from a Host header that anybody may write
     app.state.settings, app.state.intake = settings, intake
     app.state.redis, app.state.intake_redis = runtime.redis, runtime.intake_redis
+    app.state.runtime = runtime  # for who asks JARAI; its HTTP client is loaded by the first who does
     return app
+
+
+async def _watch(app: Starlette, webhook: WebhookEndpoint) -> None:
+    """Go by the webhook secrets of a `.env` file that changes, so that they can be rotated without a restart."""
+    watcher = Watcher()
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        before = app.state.settings
+        try:
+            found = watcher.look()
+        except SettingsError as error:
+            log.get()("settings.refused", error=str(error))
+            continue
+        if found is None or found.webhook_secrets == before.webhook_secrets:
+            continue
+        app.state.settings = before.model_copy(update={"webhook_secrets": found.webhook_secrets})
+        log.configure(before.log_format, before.log_level, (*before.secrets, *app.state.settings.secrets))
+        webhook.use(found.webhook_keys)
+        log.get()("settings.reloaded", secrets=len(found.webhook_secrets))
 
 
 def serve(runtime: Runtime) -> None:
@@ -119,6 +145,15 @@ def listen(host: str, port: int) -> socket.socket:
         return listening
     except OSError as error:
         raise ReceiverError(f"can't listen on HOST {host}, PORT {port}: {error.strerror or error}") from None
+
+
+def _route(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> Route:
+    """One place with an endpoint for each method, so that a 405 tells all of them."""
+
+    async def answer(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, answer, methods=list(endpoints))
 
 
 def _guarded(token: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:

@@ -16,6 +16,7 @@ Schema = Mapping[str, Any]
 
 _TEXT: Schema = {"type": "string"}
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+_FILLED_IN: Schema = {"type": "string", "pattern": r"\S"}
 _NUMBER: Schema = {"type": "integer", "minimum": 0}
 _NUMBER_OR_NULL: Schema = {"type": ["integer", "null"], "minimum": 0}
 _TRUTH: Schema = {"type": "boolean"}
@@ -39,9 +40,28 @@ def _named(name: str) -> Schema:
 
 
 SCHEMAS: Mapping[str, Schema] = {
-    "Error": _object({"error": {**_TEXT, "pattern": "^[A-Z_]+$"}, "message": _TEXT}, additionalProperties=False),
+    "Error": _object({"error": {**_TEXT, "pattern": "^[A-Z0-9_]+$"}, "message": _TEXT}, additionalProperties=False),
     "Done": _object({"status": _TEXT, "id": _TEXT}, additionalProperties=False),
     "Wished": _object({"status": _TEXT, "productionId": _ID}, additionalProperties=False),
+    "Wanted": {
+        "type": "object",
+        "properties": {
+            "accountId": _ID,
+            "topic": {**_FILLED_IN, "maxLength": 500},
+            "languageId": _ID,
+            "countryId": _ID,
+            "avatarId": _ID,
+            "projectTypeSlug": {"anyOf": [{**_FILLED_IN, "maxLength": 500}, {"type": "null"}]},
+            "metadataMD": {"anyOf": [{**_FILLED_IN, "maxLength": 4096}, {"type": "null"}], "description": "Markdown."},
+            "retryExpired": {
+                "type": "integer", "minimum": 0, "maximum": 10,
+                "description": "How often to trigger it again should JARAI let it expire; left out: RETRY_EXPIRED.",
+            },
+            "again": {**_TRUTH, "description": "Although nobody knows whether the same was started before."},
+        },
+        "required": ["accountId", "topic", "languageId", "countryId", "avatarId"],
+        "additionalProperties": False,
+    },
     "Event": {
         **_object({
             "eventId": _ID,
@@ -131,7 +151,9 @@ _WHY = {
     408: "The body took too long to arrive.",
     409: "It still can't be used, and stays where it is.",
     413: "The body is too large.",
+    429: "JARAI allows no more requests, or productions, before `Retry-After`.",
     431: "The head of the request is too large.",
+    502: "JARAI gave no answer of use, or refuses this deployment's API key.",
     503: "Can't be done now; try again.",
 }
 
@@ -149,7 +171,8 @@ def _answer(what: str, schema: Schema | None, media_type: str = "application/jso
 
 
 def _error(status: int) -> dict[str, Any]:
-    headers = {401: {"WWW_Authenticate": "`Bearer`"}, 503: {"Retry_After": "Seconds."}}.get(status, {})
+    seconds = {"Retry_After": "Seconds."}
+    headers = {401: {"WWW_Authenticate": "`Bearer`"}, 429: seconds, 503: seconds}.get(status, {})
     return _answer(_WHY[status], _named("Error"), **headers)
 
 
@@ -178,6 +201,15 @@ def _guarded(
     responses = {str(status): _answer(summary, schema) | ({"links": links} if links else {})}
     responses |= {str(one): _error(one) for one in sorted({*errors, 400, 401, 404, 431, 503})}
     return operation | {"responses": responses} | more
+
+
+def _asks_jarai(call: dict[str, Any], conflict: str) -> dict[str, Any]:
+    """The same call, which may also be answered by what JARAI says."""
+    call["responses"] |= {
+        "409": _answer(conflict, _named("Error")),
+        "4XX": _answer("JARAI's own refusal, with its status and code.", _named("Error")),
+    }
+    return call
 
 
 def _links(where: str, *operations: str) -> dict[str, Any]:
@@ -252,10 +284,24 @@ _PATHS: Mapping[str, Mapping[str, Any]] = {
                            "At most so many."),
                 _parameter("query", "after", {"anyOf": [_ID, {"const": ""}]}, "`next` of the page before."),
             ),
-        )
+        ),
+        "post": _asks_jarai(
+            _guarded(
+                "trigger", "Have JARAI start a production, and follow it.", 202, _named("Wished"), 413, 429, 502,
+                requestBody={"required": True, "content": {"application/json": {"schema": _named("Wanted")}}},
+            ),
+            "JARAI refuses (the account's budget), or the outcome of the same request before is not known.",
+        ),
     },
     "/productions/{id}": {
-        "get": _guarded("production", "One production.", 200, _named("Production"), parameters=(_PRODUCTION_ID,))
+        "get": _guarded("production", "One production.", 200, _named("Production"), parameters=(_PRODUCTION_ID,)),
+        "delete": _asks_jarai(
+            _guarded(
+                "cancel", "Have JARAI cancel it; its status follows.", 202, _named("Wished"), 429, 502,
+                parameters=(_PRODUCTION_ID,),
+            ),
+            "JARAI refuses, since it has ended already.",
+        ),
     },
     "/productions/{id}/timeline": {
         "get": _guarded(

@@ -43,7 +43,7 @@ def list_productions(request: Request) -> JSONResponse:
 
 
 def show(request: Request) -> JSONResponse:
-    identity = _id(request.path_params["id"])
+    identity = identity_of(request)
     production = productions.read(_redis(request), identity)
     if production is None:
         raise HTTPException(404, "no production of that id is known here")
@@ -51,7 +51,7 @@ def show(request: Request) -> JSONResponse:
 
 
 def timeline(request: Request) -> JSONResponse:
-    identity = _id(request.path_params["id"])
+    identity = identity_of(request)
     entries = productions.timeline(_redis(request), identity)
     if not entries and productions.read(_redis(request), identity) is None:
         raise HTTPException(404, "no production of that id is known here")
@@ -59,14 +59,14 @@ def timeline(request: Request) -> JSONResponse:
 
 
 async def track(request: Request) -> JSONResponse:
-    identity = _id(request.path_params["id"])
+    identity = identity_of(request)
     account = await _account(request)
     await run_in_threadpool(operator.track, _redis(request), identity, account)
     return JSONResponse({"status": "tracking", "productionId": identity}, 202)
 
 
 def refresh(request: Request) -> JSONResponse:
-    identity = _id(request.path_params["id"])
+    identity = identity_of(request)
     if productions.read(_redis(request), identity) is None:
         raise HTTPException(404, "no production of that id is known here; track it first")
     operator.refresh(_redis(request), identity)
@@ -76,6 +76,27 @@ def refresh(request: Request) -> JSONResponse:
 def _redis(request: Request) -> Redis:
     redis: Redis = request.app.state.redis
     return redis
+
+
+def identity_of(request: Request) -> str:
+    """The production's id in the path, or 400."""
+    return _id(request.path_params["id"])
+
+
+async def object_of(request: Request) -> dict[str, Any]:
+    """The JSON object in the body; an empty body is an empty one. Raises ValueError, or HTTPException 413."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY_BYTES:
+            raise HTTPException(413, f"the body has at most {_LARGEST_BODY_BYTES} bytes")
+    try:
+        value = json.loads(body) if body.strip() else {}
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError("is no object")
+    return value
 
 
 def _id(text: str) -> str:
@@ -93,18 +114,8 @@ def _limit(text: str) -> int:
 
 async def _account(request: Request) -> str | None:
     """`accountId` of the optional JSON body."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_BODY_BYTES:
-            raise HTTPException(413, f"the body has at most {_LARGEST_BODY_BYTES} bytes")
-    if not body.strip():
-        return None
     try:
-        value = json.loads(body)
-        if not isinstance(value, dict):
-            raise ValueError("is no object")
-        account = value.get("accountId")
+        account = (await object_of(request)).get("accountId")
         return str(UUID(account)) if account is not None else None
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError):
         raise HTTPException(400, 'the body is empty or {"accountId": "<UUID>"}') from None

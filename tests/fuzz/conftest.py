@@ -18,6 +18,8 @@ import pytest
 
 from tests.store.making import server
 from tests.web.conftest import Web, run_web
+from workers.simulator.running import run_in_thread
+from workers.simulator.settings import Settings as SimulatorSettings
 
 MOST_BYTES = 1024 * 1024
 FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -37,10 +39,18 @@ def examples(few: int) -> hypothesis.settings:
 
 @pytest.fixture(scope="module")
 def _fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    settings = {"MAX_BODY_BYTES": str(MOST_BYTES)}
     with (
+        run_in_thread(SimulatorSettings(seed=1)) as jarai,
         server("--appendonly", "yes", "--save", "", "--appendfsync", "everysec") as redis,
-        run_web(redis, tmp_path_factory.mktemp("fuzzed"), settings) as web,
+        run_web(
+            redis,
+            tmp_path_factory.mktemp("fuzzed"),
+            {
+                "MAX_BODY_BYTES": str(MOST_BYTES),
+                "JARAI_API_URL": jarai.api_url,
+                "JARAI_API_KEY": jarai.settings.api_key,
+            },
+        ) as web,
     ):
         yield web
         assert web.process.poll() is None, "the web process did not survive"

@@ -30,5 +30,5 @@ def test_every_answer_is_as_described_whatever_is_asked(web: Web, tmp_path: Path
     )  # fmt: skip
     print(done.stdout if FUZZ_EXAMPLES else "")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 selected / 12 total" in done.stdout
+    assert "14 selected / 14 total" in done.stdout
     assert not [line for line in web.lines() if "exception" in line]

@@ -56,9 +56,11 @@ def in_a_fresh_process(program: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_web_process_loads_no_worker_and_no_storage() -> None:
+def test_the_web_process_loads_no_worker_no_storage_and_no_http_client_before_somebody_asks_jarai() -> None:
     loaded = in_a_fresh_process("import sys, service.web.app; print(*sorted(sys.modules))").split()
-    assert [name for name in loaded if re.fullmatch(r"(workers|obstore|boto3|azure|google\.cloud)(\..*)?", name)] == []
+    assert [
+        name for name in loaded if re.fullmatch(r"(workers|obstore|boto3|azure|google\.cloud|urllib3)(\..*)?", name)
+    ] == []
 
 
 WATCH = """

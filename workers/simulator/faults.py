@@ -20,6 +20,9 @@ DEFAULT_VALUES: Mapping[str, float] = {
     "api_500": 0,
     "api_503": 0,
     "api_429": 1,  # retryAfterSeconds
+    "api_budget_gate": 0,  # 409 BUDGET_GATE_1_FAILED
+    "api_account_inactive": 0,  # 403 ACCOUNT_NOT_ACTIVE
+    "api_partner_inactive": 0,  # 403 PARTNER_NOT_ACTIVE
     "api_slow": 1.0,  # seconds
     "api_garbage": 0,  # the call takes effect, the body of the answer is broken JSON
     "api_drop": 0,  # the call takes effect, the connection ends without an answer

@@ -298,7 +298,8 @@ class PartnerApi:
             return Dropped()
         if self._sim.faults.strikes("api_garbage", path):
             struck.append("api_garbage")
-            return Response(b'{"productionId": "', response.status_code, media_type="application/json")
+            kept = {name: value for name, value in response.headers.items() if name != "content-length"}
+            return Response(b'{"productionId": "', response.status_code, kept)
         return response
 
     def _noted(self, request: Request, response: Response | Dropped, faults: list[str]) -> ASGIApp:
@@ -321,6 +322,9 @@ _FAULTY_ANSWERS = {
     "api_500": (500, "INTERNAL_ERROR", "Something went wrong."),
     "api_503": (503, "SERVICE_UNAVAILABLE", "The service is not available."),
     "api_429": (429, "RATE_LIMIT_EXCEEDED", "Too many requests."),
+    "api_budget_gate": (409, "BUDGET_GATE_1_FAILED", "The account's budget does not allow it."),
+    "api_account_inactive": (403, "ACCOUNT_NOT_ACTIVE", "The account is not active."),
+    "api_partner_inactive": (403, "PARTNER_NOT_ACTIVE", "The partner is not active."),
 }
 
 
