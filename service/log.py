@@ -59,7 +59,12 @@ CATALOGUE: Mapping[str, Entry] = {
     ),
     "production.rebuilt": Entry("info", "status, files", "A manifest brought back a production that Redis had lost."),
     "production.tracked": Entry("info", "", "Somebody asked to follow a production."),
-    "production.triggered": Entry("info", "", "Somebody had JARAI start a production, which is followed from now on."),
+    "production.triggered": Entry(
+        "info",
+        "retry_of, correlation_id",
+        "JARAI has started a production, which is followed from now on; `retry_of`: in the place of one that expired.",
+    ),
+    "production.retried": Entry("info", "retried_as", "It had expired, and another was triggered in its place."),
     "production.cancelled": Entry("info", "", "Somebody had JARAI cancel a production; its status follows."),
     "production.status_changed": Entry(
         "info", "from_status, to_status, source, event_id, event_type, sequence_number", "A production moved."

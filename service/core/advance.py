@@ -29,6 +29,7 @@ from service.core.observations import (
     ManifestWritten,
     Observation,
     OperatorAsked,
+    Retriggered,
     StatusAnswered,
     result_of,
 )
@@ -47,9 +48,10 @@ from service.core.production import (
     changed,
 )
 from service.core.redaction import redact
-from service.core.schedule import Intervals, next_list_at, next_status_at
+from service.core.schedule import Intervals, next_list_at, next_retry_at, next_status_at
 
 _MOST_HOLES = 100
+RETRY = "retry"  # the key of the question whether what has expired can be triggered again
 
 
 def advance(before: Production, observations: Iterable[Observation], now: datetime, intervals: Intervals) -> Change:
@@ -107,6 +109,9 @@ class _Step:
                 self._set(manifest_written=max(self.p.manifest_written, observation.revision), manifest_at=None)
             case ManifestFound():
                 self._manifest_found(observation)
+            case Retriggered():
+                self._set(retried_as=observation.started_id, retry_forced=False, ask_failures=0)
+                self._say("production.retried", at=observation.at, retried_as=observation.started_id)
             case _:
                 self._operator(observation)
 
@@ -118,6 +123,7 @@ class _Step:
         self._set(
             status_at=next_status_at(self.p, now, intervals),
             list_at=next_list_at(self.p, now, intervals),
+            retry_at=next_retry_at(self.p, now),
         )
         settled = self.p.complete and self.p.manifest_written == self.p.manifest_revision
         # A late event may open a hole, and the list be asked for once more: without another file that is no news.
@@ -133,6 +139,8 @@ class _Step:
             if self.p.status == "Published":
                 self.notices.append(notices.settled(self.p, now))
         self._notice_failure(now)
+        if self.p.terminal and not (self.p.is_to_be_retried or self.p.retry_blocked or self.p.asks_now):
+            self._set(trigger_body="")
         self._set(settled=settled, version=self.p.version + 1)
         return Change(
             production=self.p,
@@ -237,6 +245,8 @@ class _Step:
         if event.status == "Failed":
             data = event.data or {}
             self._set(error_code=_safe(data.get("errorCode")), error_message=_safe(data.get("errorMessage")))
+            if self.p.error_code is None and self.p.retries_left:  # whether it has expired is not told
+                self._set(refresh_wanted=True)
 
     def _status_answer(self, answer: StatusAnswered) -> None:
         p = self.p
@@ -349,8 +359,12 @@ class _Step:
                 "message": failure.message,
             }
         )
+        if failure.question == "trigger" and failure.final:
+            self._set(retry_blocked=True, retry_forced=False)
+            self._bury_question(RETRY, f"It has expired and is not triggered again: {failure.message}", failure)
+            return
         if not failure.final:
-            if failure.question == "status":
+            if failure.question != "deliverables":
                 self._set(ask_failures=p.ask_failures + 1, last_failed_at=failure.at)
             else:
                 self._set(list_attempts=p.list_attempts + 1, last_listed_at=failure.at)
@@ -493,6 +507,15 @@ class _Step:
         self._set(account_id=self.p.account_id or asked.account_id, refused=None, ask_failures=0)
         if asked.wish in ("refresh", "replay"):
             self._set(refresh_wanted=True)
+        if asked.wish == "track":
+            self._set(
+                trigger_body=asked.body or self.p.trigger_body,
+                retries_left=max(asked.retries_left, self.p.retries_left),
+                retry_of=asked.retry_of or self.p.retry_of,
+            )
+        if asked.wish == "retry" and asked.key == RETRY and self.p.retry_blocked:
+            self._set(retry_blocked=False, retry_forced=True)
+            self._resolve(RETRY)
         if asked.wish == "replay":
             self._forget_events()
         if asked.wish not in ("retry", "redownload"):

@@ -15,6 +15,7 @@ from service.core.deliverables import Deliverable, Listed
 from service.core.events import Event
 from service.core.retry import Failure
 
+Question = Literal["status", "deliverables", "trigger"]
 MANIFEST = "manifest"  # stands where a deliverable's key would: the manifest is written like a file
 
 
@@ -68,7 +69,7 @@ class AskFailed:
     """JARAI was asked and gave nothing of use. `final`: asking the same again does not help (a 4xx)."""
 
     at: datetime
-    question: Literal["status", "deliverables"]
+    question: Question
     message: str
     code: str = ""
     final: bool = False
@@ -149,6 +150,7 @@ class OperatorAsked:
 
     `replay`: the kept events follow, and what was made of them before is to be forgotten. `track` of what was triggered
     from here: should it expire, `body` (the JSON that was sent) is to be triggered again, at most `retries_left` times.
+    `retry_of`: it is such a one, and the first of them.
     """
 
     at: datetime
@@ -157,7 +159,17 @@ class OperatorAsked:
     key: str = ""
     body: str = ""
     retries_left: int = 0
+    retry_of: str | None = None
     kind: Literal["operator"] = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Retriggered:
+    """It had expired, and JARAI has started another in its place."""
+
+    at: datetime
+    started_id: str
+    kind: Literal["retriggered"] = "retriggered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +199,7 @@ Written = (
     | FileDamaged
     | ManifestWritten
     | OperatorAsked
+    | Retriggered
     | ManifestFound
 )
 Beginning = OperatorAsked | ManifestFound  # what a production may begin with, beside its first webhook

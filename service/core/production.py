@@ -20,6 +20,7 @@ LIFE = STATUSES
 TERMINAL = frozenset({"Published", "Failed", "Cancelled"})
 FAILED = frozenset({"Failed", "Cancelled"})
 WITH_FILES = frozenset({"AwaitingApproval", "Distributing", "Published"})
+EXPIRED = "PRODUCTION_EXPIRED"
 Source = Literal["webhook", "poll", "manifest"]
 
 
@@ -57,6 +58,14 @@ class Production:
     buried_questions: tuple[str, ...] = ()
     refresh_wanted: bool = False
     status_at: datetime | None = None
+    # triggering it again, should it expire
+    trigger_body: str = ""  # as it was sent; only as long as it may be needed
+    retries_left: int = 0
+    retry_of: str | None = None  # the first of those that were triggered in its place
+    retried_as: str | None = None
+    retry_blocked: bool = False  # JARAI refused, or nobody knows: a person has to look
+    retry_forced: bool = False  # a person has looked
+    retry_at: datetime | None = None
     # deliverables
     deliverables: tuple[Deliverable, ...] = ()
     folder: str | None = None
@@ -101,10 +110,18 @@ class Production:
         return self.refresh_wanted or (not self.terminal and self.unknown_sequence > self.excused_sequence)
 
     @property
+    def is_to_be_retried(self) -> bool:
+        """CONTRACT [docs]: what JARAI did not pick up in time can be triggered again at once."""
+        expired = self.status == "Failed" and self.error_code == EXPIRED
+        possible = self.trigger_body != "" and self.retries_left > 0 and self.retried_as is None
+        return expired and possible and not self.retry_blocked
+
+    @property
     def tells_much(self) -> bool:
         """Whether there is more than suspicion to ask about: a wish, an unknown event, a list, a hole, an expiry."""
         expires = self.status == "Queued" and self.expires_at is not None
-        return self.asks_now or self.list_at is not None or self.hole_at is not None or expires
+        waits = self.list_at is not None or self.hole_at is not None or self.retry_at is not None
+        return self.asks_now or waits or expires
 
     @property
     def lacks_address(self) -> bool:
@@ -163,7 +180,7 @@ class Production:
     @property
     def due_to_ask_at(self) -> datetime | None:
         """When the poller has to look at this production next."""
-        return min((at for at in (self.status_at, self.list_at) if at is not None), default=None)
+        return min((at for at in (self.status_at, self.list_at, self.retry_at) if at is not None), default=None)
 
     @property
     def due_downloads(self) -> dict[str, datetime]:
@@ -191,6 +208,7 @@ FACTS = (
     "production.status_changed",
     "production.settled",
     "production.rebuilt",
+    "production.retried",
     "poll.recovered",
     "deliverables.listed",
     "deliverable.stored",

@@ -87,6 +87,11 @@ def next_status_at(production: Production, now: datetime, intervals: Intervals) 
     return _not_before_backoff(production, at)
 
 
+def next_retry_at(production: Production, now: datetime) -> datetime | None:
+    """When to trigger again what has expired, or None."""
+    return _not_before_backoff(production, now) if production.is_to_be_retried else None
+
+
 def held_until(production: Production, spread: timedelta) -> datetime | None:
     """Until when a question on mere suspicion is put off, so that the day's budget lasts; None: it is more than that.
 

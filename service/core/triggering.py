@@ -66,6 +66,20 @@ def retries(value: object) -> int:
     return value
 
 
+def as_sent(account_id: str, body: str) -> Wanted:
+    """The wish that was sent with this body."""
+    return Wanted(account_id, str(json.loads(body).get("topic", "")), body)
+
+
+def in_doubt_again(seen: Sequence[str]) -> str:
+    """As `in_doubt`, of one that was to be triggered again by itself."""
+    these = f" (first seen since then, and triggered by nobody here: {', '.join(seen)})" if seen else ""
+    return (
+        f"JARAI may or may not have started another{these}; if it has not, `deadletters retry` sends it once more, "
+        "else `deadletters discard`"
+    )
+
+
 def in_doubt(seen: Sequence[str]) -> str:
     """What to do where nobody knows whether JARAI has started it. `seen`: what may be it."""
     these = f" (first seen since then, and triggered by nobody here: {', '.join(seen)})" if seen else ""

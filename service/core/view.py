@@ -36,6 +36,8 @@ def describe(production: Production, progress: Mapping[str, Progress] = MappingP
         "sandbox": p.sandbox,
         "expiresAt": instant(p.expires_at) if p.status == "Queued" else None,
         "error": error_of(p),
+        "retryOf": p.retry_of,
+        "retriedAs": p.retried_as,
         "refused": p.refused or p.list_refused,
         "nextPollAt": instant(p.due_to_ask_at),
         "folder": p.folder,

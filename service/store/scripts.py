@@ -168,9 +168,14 @@ redis.call('HDEL', key, 'token:'..ARGV[2])
 return redis.call('HLEN', key) <= 4 and redis.call('DEL', key) or 0
 """)
 
-# id, observation, digest -> 1 newly dirty, 0 not: JARAI has started it, so it is followed and no intent is open
+# id, observation, digest, [id of the one in whose place it was started, observation]
+# -> 1 newly dirty, 0 not: JARAI has started it, so it is followed and no intent is open
 TRIGGERED = Script("""
 redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
+if ARGV[4] then
+  redis.call('RPUSH', P..'inbox:'..ARGV[4], ARGV[5])
+  redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[4])
+end
 redis.call('DEL', P..'trigger:'..ARGV[3])
 return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
 """)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from redis import Redis
 
 from service.core import observations
-from service.core.observations import OperatorAsked
+from service.core.observations import OperatorAsked, Retriggered
 from service.store import productions
 from service.store.scripts import INTEND, PREFIX, RELENT, TRIGGERED
 
@@ -54,9 +54,16 @@ def relent(redis: Redis, intent: Intent) -> None:
     RELENT.run(redis, intent.digest, intent.token)
 
 
-def started(redis: Redis, production_id: str, intent: Intent, wish: OperatorAsked) -> None:
-    """It was started: follow it, and forget the intent, in one step."""
-    TRIGGERED.run(redis, production_id, observations.to_json(wish), intent.digest)
+def started(
+    redis: Redis,
+    production_id: str,
+    intent: Intent,
+    wish: OperatorAsked,
+    expired: tuple[str, Retriggered] | None = None,
+) -> None:
+    """It was started: follow it, tell the one that had `expired`, and forget the intent, in one step."""
+    other = () if expired is None else (expired[0], observations.to_json(expired[1]))
+    TRIGGERED.run(redis, production_id, observations.to_json(wish), intent.digest, *other)
 
 
 def unclaimed(redis: Redis, account_id: str, since: datetime) -> list[str]:

@@ -18,6 +18,7 @@ from service.core.observations import (
     ManifestFound,
     ManifestWritten,
     OperatorAsked,
+    Retriggered,
     Written,
     from_json,
     result_of,
@@ -38,6 +39,8 @@ EACH: list[Written] = [
     DownloadFailed(at(1), "key", "transfer", "broke", progressed=True),
     ManifestWritten(at(1), 3),
     OperatorAsked(at(1), "track", account_id=ACCOUNT_ID),
+    OperatorAsked(at(1), "track", body='{"topic": "Bees"}', retries_left=2, retry_of="a"),
+    Retriggered(at(1), "b"),
     ManifestFound(at(1), ACCOUNT_ID, "a/p", "Published", True, False, (wanted(read_list(item("a"), at(0))[0]),)),
     OperatorAsked(at(1), "retry", key="key"),
 ]

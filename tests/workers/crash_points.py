@@ -22,7 +22,8 @@ from service import runtime
 from service.store.inbox import arrival
 from service.web.intake import Intake
 from workers import notify, shutdown
-from workers.poller import Asker, Poller
+from workers.asker import Asker
+from workers.poller import Poller
 from workers.worker import _Worker
 
 _FILE_EFFECTS = ("write", "replace", "rename", "unlink", "fsync", "ftruncate", "mkdir")

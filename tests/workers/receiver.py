@@ -17,8 +17,8 @@ from service.store import deadletters, inbox, productions
 from service.store.scripts import PREFIX
 from tests.deployment import eventually
 from tests.store.making import event, take_in
+from workers.asker import Asker
 from workers.download import Downloader
-from workers.poller import Asker
 from workers.simulator.running import Running
 
 

@@ -25,8 +25,8 @@ from tests.partner import SECRET, partner
 from tests.store.making import RETENTION, event, keep, new_id, take_in, values_of
 from tests.workers.receiver import Bench
 from workers.advance import drain
+from workers.asker import Asker
 from workers.notify import Notifier
-from workers.poller import Asker
 
 FILES = [{"type": "Video", "bytes": 1_500_000}, {"type": "Transcript", "bytes": 2_000}]
 MOST_EFFECTS = 400

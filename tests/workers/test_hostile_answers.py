@@ -26,7 +26,7 @@ from service.store.scripts import PREFIX
 from tests.core.given import json_values
 from tests.store.making import event, logged, new_id, take_in, values_of
 from tests.workers.hostile import Hostile, chunked, head, hostile, whole
-from workers.poller import Asker
+from workers.asker import Asker
 
 KEY = "jarai_test_s3cr3ts3cr3ts3cr3t"
 SHORT_SECONDS = 0.6

@@ -15,8 +15,8 @@ from service.store import deadletters, due, inbox, productions
 from service.store.scripts import PREFIX
 from tests.store.making import event, keep, logged, new_id, take_in
 from tests.workers.receiver import Bench
+from workers.asker import Asker
 from workers.download import Downloader
-from workers.poller import Asker
 
 
 def _die_with_a_file(bench: Bench) -> str:

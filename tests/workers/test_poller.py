@@ -25,7 +25,8 @@ from service.store import deadletters, inbox, productions, requests
 from service.store.scripts import PREFIX
 from tests.deployment import eventually
 from tests.store.making import event, keep, logged, new_id, take_in
-from workers.poller import Asker, Poller
+from workers.asker import Asker
+from workers.poller import Poller
 from workers.simulator.running import Running, run_in_thread
 from workers.simulator.settings import Settings as SimulatorSettings
 

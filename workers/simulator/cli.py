@@ -6,10 +6,12 @@ import signal
 from dataclasses import fields
 from socket import socket
 from types import FrameType
+from typing import get_args
 
 import click
 
 from workers.simulator.limits import TIERS
+from workers.simulator.plans import Outcome
 from workers.simulator.running import bind, public_url, server
 from workers.simulator.settings import Settings, secret_bytes
 
@@ -31,6 +33,12 @@ _DEFAULT = {each.name: each.default for each in fields(Settings)}
 @click.option("--double", default=_DEFAULT["double"], type=_RATE, help="Webhooks sent twice.")
 @click.option("--late", default=_DEFAULT["late"], type=_RATE, help="Webhooks sent late, out of order.")
 @click.option("--late-seconds", default=_DEFAULT["late_seconds"], type=_SECONDS, help="How late at most.")
+@click.option(
+    "--outcome",
+    default=_DEFAULT["outcome"],
+    type=click.Choice(get_args(Outcome)),
+    help="Of every production that is triggered.",
+)
 @click.option("--steps", default=_DEFAULT["steps"], type=click.IntRange(0))
 @click.option("--step-seconds", default=_DEFAULT["step_seconds"], type=_SECONDS)
 @click.option("--phase-seconds", default=_DEFAULT["phase_seconds"], type=_SECONDS)

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from workers.simulator.plans import DEFAULT_DELIVERABLES, DeliverablePlan, Plan
+from workers.simulator.plans import DEFAULT_DELIVERABLES, DeliverablePlan, Outcome, Plan
 
 SCOPES = frozenset(
     [
@@ -59,6 +59,7 @@ class Settings:
     double: float = 0.0
     late: float = 0.0
     late_seconds: float = 3.0
+    outcome: Outcome = "Published"
     steps: int = 4
     step_seconds: float = 0.5
     phase_seconds: float = 1.0
@@ -75,6 +76,7 @@ class Settings:
     def plan(self) -> Plan:
         """What a production triggered through the Partner API lives through."""
         return Plan(
+            outcome=self.outcome,
             steps=self.steps,
             step_seconds=self.step_seconds,
             phase_seconds=self.phase_seconds,

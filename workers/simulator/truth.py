@@ -52,6 +52,7 @@ async def _production(simulation: Simulation, production: Production) -> dict[st
     code, message = production.error or (None, None)
     return {
         "productionId": production.production_id,
+        "topic": production.topic,
         "accountId": production.account_id,
         "outcome": production.plan.outcome,
         "status": production.status,
