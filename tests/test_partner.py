@@ -32,12 +32,13 @@ class LosingRedis(Jarai):
 
     def call(self, request: Request) -> Response:
         response = super().call(request)
-        self._redis.shutdown(nosave=True, now=True, force=True)
+        self._redis.shutdown(nosave=True)
         return response
 
 
 def wish(simulator: Running) -> Wanted:
-    account = simulator.truth()["accounts"][0]["accountId"]
+    simulator.produce({"hold": "Queued"})
+    account = simulator.truth()["productions"][0]["accountId"]
     ids = {name: str(uuid.uuid4()) for name in ("languageId", "countryId", "avatarId")}
     return wanted({"accountId": account, "topic": "Harbours", **ids})
 
