@@ -6,7 +6,6 @@ import base64
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,6 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, Va
 
 from service.core.budget import Limits
 from service.core.errors import SettingsError
-from service.core.experience import Experience
 from service.core.schedule import Intervals
 from service.core.signature import decode_secret
 
@@ -210,10 +208,6 @@ class Settings(BaseModel):
             waiting=timedelta(seconds=self.poll_waiting_seconds),
             silence=timedelta(seconds=self.webhook_silence_seconds),
         )
-
-    def intervals_with(self, experience: Experience) -> Intervals:
-        """The intervals, and what the productions before have taught."""
-        return replace(self.intervals, experience=experience)
 
     @property
     def limits(self) -> Limits:

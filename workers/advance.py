@@ -8,12 +8,12 @@ from datetime import timedelta
 from redis import Redis
 from redis.exceptions import RedisError
 
-from service import jobs, log, runtime
+from service import jobs, log, pacing, runtime
 from service.core import retry
 from service.core.advance import advance
 from service.core.production import Change, Production
 from service.core.schedule import Intervals
-from service.store import productions, radar
+from service.store import productions
 from service.store.deadletters import letter_id
 from service.store.productions import Claim
 from workers import shutdown
@@ -26,7 +26,7 @@ def run() -> None:
     here = runtime.current("worker advance")
     settings = here.settings
     try:
-        intervals = settings.intervals_with(radar.read_experience(here.redis))
+        intervals = pacing.read(here.redis, settings).intervals
         drain(here.redis, intervals, timedelta(days=settings.retention_days), notify=bool(settings.notify_url))
     except RedisError as error:  # the sweep rings again when Redis is back
         log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")

@@ -9,14 +9,12 @@ import signal
 import threading
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from service import jobs, log, partner
+from service import jobs, log, pacing, partner
 from service.core import partner_api, retry
-from service.core.budget import Limits, spread_seconds
 from service.core.errors import JaraiError, JaraiRefused, RateLimited, UnreadableState
 from service.core.observations import AskFailed, DeliverablesAnswered, StatusAnswered, Written
 from service.core.partner_api import Request, Response
@@ -24,9 +22,9 @@ from service.core.production import Production
 from service.core.schedule import held_until
 from service.jarai import Jarai
 from service.runtime import Runtime
+from service.settings import Settings
 from service.store import deployment, due, inbox, productions, requests
 from service.store.due import AskClaim
-from service.store.scripts import PREFIX
 from workers.radar import SECONDS_BETWEEN_LOOKS, Radar
 
 _LONGEST_NAP_SECONDS = 1.0
@@ -44,7 +42,7 @@ class Poller:
         self._stopping = False
         self._wake = threading.Event()
         asks = bool(runtime.settings.jarai_api_key)
-        self._asker = Asker(runtime.redis, runtime.jarai, runtime.settings.limits) if asks else None
+        self._asker = Asker(runtime.redis, runtime.jarai, runtime.settings) if asks else None
         self._notifies = bool(runtime.settings.notify_url)
         self._log = log.get()
         self._without_store: set[str] = set()
@@ -140,8 +138,8 @@ class Poller:
 class Asker:
     """Asks JARAI one question after the other, as far as the budget goes."""
 
-    def __init__(self, redis: Redis, jarai: Jarai, limits: Limits) -> None:
-        self._redis, self._jarai, self._limits = redis, jarai, limits
+    def __init__(self, redis: Redis, jarai: Jarai, settings: Settings) -> None:
+        self._redis, self._jarai, self._settings = redis, jarai, settings
         self._log = log.get()
         self._paused = False
         self._not_before = 0.0
@@ -150,7 +148,7 @@ class Asker:
         """Ask about the production that is due first. False: nothing is due, or the budget says no."""
         if monotonic() < self._not_before:
             return False
-        token, wait_seconds = requests.take(self._redis, self._limits)
+        token, wait_seconds = requests.take(self._redis, self._settings.limits)
         if not token:
             self._not_before = monotonic() + min(wait_seconds, _LONGEST_NAP_SECONDS)
             if not self._paused:
@@ -179,7 +177,7 @@ class Asker:
             died = JaraiRefused(f"each of {retry.MOST_CLAIMS} processes that asked died or hung", code="PROCESS_DIED")
             self._report(production, _failed(died, now, wants_list, final=True), died)
             return
-        held = held_until(production, self._spread(now))
+        held = held_until(production, pacing.read(self._redis, self._settings).spread)
         if held is not None and held > now:
             requests.give_back(self._redis, token)
             due.give_back_ask(self._redis, identity, held)
@@ -218,12 +216,6 @@ class Asker:
                 seconds=round(monotonic() - began, 3),
             )
             self._report(production, observation)
-
-    def _spread(self, now: datetime) -> timedelta:
-        """How far apart questions on mere suspicion have to be today."""
-        watched: Any = self._redis.zcard(f"{PREFIX}ask")
-        budget = requests.read(self._redis)
-        return timedelta(seconds=spread_seconds(budget, self._limits, int(watched), now.timestamp()))
 
     def _report(self, production: Production, observation: Written, error: JaraiError | None = None) -> None:
         if error is not None:

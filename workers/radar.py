@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from redis import Redis
 
-from service import log
+from service import log, pacing
 from service.core import radar as core
-from service.core.budget import Budget, at_this_rate, day, left_today, spread_seconds, until_midnight
+from service.core.budget import day
 from service.core.errors import UnreadableState
 from service.core.production import Production
-from service.core.schedule import Intervals, longest_unnoticed
+from service.core.schedule import Intervals
+from service.pacing import Pace
 from service.settings import Settings
 from service.store import due, heard, productions, radar, requests
 
@@ -35,10 +36,11 @@ class Radar:
         """Cheap, and idempotent but for the counting, which each production undergoes once."""
         self._count()
         self._tell_day()
-        total, watched = due.watched(self._redis)
-        self._listen(watched)
+        watched = due.watched(self._redis)
+        pace = pacing.read(self._redis, self._settings)
+        self._listen(watched, alarm_after(pace.intervals))
         if self._settings.jarai_api_key:
-            self._tell_outlook(total, watched)
+            self._tell_outlook(pace, watched)
 
     def _count(self) -> None:
         taken = radar.take_settled(self._redis, _MOST_AT_ONCE)
@@ -87,7 +89,7 @@ class Radar:
         )
         radar.forget_days(self._redis, today)
 
-    def _listen(self, watched: list[Production]) -> None:
+    def _listen(self, watched: list[Production], patience: timedelta) -> None:
         """Productions are being made, and JARAI says nothing about any of them."""
         speaking = [one for one in watched if one.status in _SPEAKING and one.refused is None]
         if not speaking:
@@ -96,7 +98,7 @@ class Radar:
         now = productions.now(self._redis)
         since = max(filter(None, (known.last_at, min(one.created_at for one in speaking))))
         seconds = (now - since).total_seconds()
-        if seconds < alarm_after(self._settings.intervals_with(radar.read_experience(self._redis))).total_seconds():
+        if seconds < patience.total_seconds():
             if known.last_at is not None and radar.take_back(self._redis, "silence"):
                 self._log("webhooks.heard_again")
             return
@@ -105,18 +107,18 @@ class Radar:
                 "webhooks.silent", seconds=round(seconds), productions=len(speaking), likely=likely_cause(known, now)
             )
 
-    def _tell_outlook(self, total: int, watched: list[Production]) -> None:
+    def _tell_outlook(self, pace: Pace, watched: list[Production]) -> None:
         """Said when it has doubled, or halved, since it was said last."""
-        now_seconds, later_seconds, left = outlook(self._redis, self._settings, total, watched)
-        before = radar.replace_told(self._redis, "outlook", round(now_seconds))
-        if before is not None and max(before, 60) / 2 < max(now_seconds, 60) < max(before, 60) * 2:
+        seconds = round(pace.noticed_within(watched).total_seconds())
+        before = radar.replace_told(self._redis, "outlook", seconds)
+        if before is not None and max(before, 60) / 2 < max(seconds, 60) < max(before, 60) * 2:
             radar.replace_told(self._redis, "outlook", before)
             return
         self._log(
             "budget.outlook",
-            noticed_within_seconds=round(now_seconds),
-            at_this_rate_seconds=round(later_seconds),
-            requests_left_today=left,
+            noticed_within_seconds=seconds,
+            at_this_rate_seconds=round(pace.at_this_rate().noticed_within(watched).total_seconds()),
+            requests_left_today=pace.left_today,
         )
 
 
@@ -133,21 +135,3 @@ def likely_cause(known: heard.Heard, now: datetime) -> str:
     if known.last_at is None:
         return "none ever came: no subscription, or its address does not lead here (`jarai-receiver check` looks)"
     return "the subscription is gone, or its address is not reachable any more (`jarai-receiver check` looks)"
-
-
-def outlook(redis: Redis, settings: Settings, total: int, watched: list[Production]) -> tuple[float, float, int | None]:
-    """Within how many seconds a webhook that gets lost is noticed, at the longest: now, and an hour before midnight UTC
-    if requests are spent as they have been today; and how many are left (None: no end is known)."""
-    now = requests.now(redis)
-    budget = requests.read(redis)
-    moment = datetime.fromtimestamp(now, UTC)
-    intervals = settings.intervals_with(radar.read_experience(redis))
-
-    def longest(known: Budget, at: float) -> float:
-        spread = timedelta(seconds=spread_seconds(known, settings.limits, max(1, total), at))
-        return longest_unnoticed(watched, moment, intervals, spread).total_seconds()
-
-    late = max(now, now + until_midnight(now) - 3600)
-    later = longest(at_this_rate(budget, settings.limits, now), late)
-    here = longest(budget, now)
-    return here, max(here, later), left_today(budget, settings.limits, now)

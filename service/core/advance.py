@@ -44,6 +44,7 @@ from service.core.production import (
     Production,
     Source,
     adoptable,
+    changed,
 )
 from service.core.redaction import redact
 from service.core.schedule import Intervals, next_list_at, next_status_at
@@ -583,7 +584,7 @@ class _Step:
         self._set(quiet_polls=0)
 
     def _set(self, **fields: Any) -> None:
-        self.p = replace(self.p, **fields)
+        self.p = changed(self.p, **fields)
 
     def _find(self, key: str) -> Deliverable | None:
         return next((one for one in self.p.deliverables if one.key == key), None)

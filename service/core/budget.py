@@ -104,20 +104,32 @@ def left_today(budget: Budget, limits: Limits, now: float) -> int | None:
     return None if most is None else max(0, most - _for_persons(most) - _spent(budget, now))
 
 
+def sustainable_seconds(budget: Budget, limits: Limits, watched: int, now: float) -> float:
+    """How far apart the questions about each of `watched` productions have to be for half of the budget to last.
+
+    Half of what is left until midnight UTC, or of each minute where no end of the day is known. An hour where JARAI has
+    told no limit. The other half is for what can't wait.
+    """
+    left = left_today(budget, limits, now)
+    to_midnight = until_midnight(now)
+    known = [limit for limit in (budget.limit, limits.per_minute) if limit is not None]
+    if left is None and not known:
+        return 3600.0
+    a_minute = watched * WINDOW_SECONDS / max(0.5, (min(known) - RESERVE) / 2) if known else 0.0
+    a_day = 0.0 if left is None else watched * to_midnight / (left / 2) if left else to_midnight
+    return min(to_midnight, max(a_minute, a_day))
+
+
 def spread_seconds(budget: Budget, limits: Limits, watched: int, now: float) -> float:
     """How far apart two questions on mere suspicion have to be, for each of `watched` productions.
 
-    Nothing while the day's budget is whole; the more of it is spent, the closer this comes to what makes half of the
-    rest last until midnight. The other half is for what can't wait.
+    Nothing while the day's budget is whole; the more of it is spent, the closer this comes to what can be sustained.
     """
     most, left = per_day(budget, limits, now), left_today(budget, limits, now)
     if most is None or left is None:
         return 0.0
-    to_midnight = until_midnight(now)
-    if left == 0:
-        return to_midnight
     spent_share = 1 - left / max(1, most - _for_persons(most))
-    return min(to_midnight, spent_share**2 * watched * to_midnight / (left / 2))
+    return float(spent_share**2 * sustainable_seconds(budget, limits, watched, now))
 
 
 def at_this_rate(budget: Budget, limits: Limits, now: float) -> Budget:

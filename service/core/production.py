@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -82,6 +83,12 @@ class Production:
     @property
     def terminal(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def phase(self) -> str | None:
+        """Its status, but for one whose deliverables are ready: that is made, and waits. CONTRACT [seed]."""
+        ready = max(self.ready_sequence, self.event_listed_sequence) > self.status_sequence
+        return "AwaitingApproval" if ready and self.status in (None, "Queued", "Producing") else self.status
 
     @property
     def has_files(self) -> bool:
@@ -163,6 +170,19 @@ class Production:
         """The key of each file that is to be fetched (and of the manifest that is to be written), with its time."""
         due = {one.key: one.next_at for one in self.deliverables if one.next_at is not None}
         return due if self.manifest_at is None else {**due, MANIFEST: self.manifest_at}
+
+
+_FIELDS = tuple(field.name for field in fields(Production))
+_values = attrgetter(*_FIELDS)
+_PLACES = {name: place for place, name in enumerate(_FIELDS)}
+
+
+def changed(production: Production, **values: Any) -> Production:
+    """As `dataclasses.replace`, in less than half the time: it is called ten times for each observation."""
+    all_values = list(_values(production))
+    for name, value in values.items():
+        all_values[_PLACES[name]] = value
+    return Production(*all_values)
 
 
 # The name of everything that `advance` can tell, of what its commit adds, and of what becomes of its notices: for the

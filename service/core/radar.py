@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from service.core.events import Event
+from service.core.events import DELIVERABLE_READY, Event
 from service.core.experience import Experience
 from service.core.production import Production
 
@@ -53,6 +53,6 @@ def _gaps(ordered: Sequence[Event]) -> Iterator[tuple[str, float]]:
     """How long it was silent, by JARAI's clock, between two events with nothing missing between them."""
     status: str | None = None
     for before, event in pairwise(ordered):
-        status = before.status or status
+        status = "AwaitingApproval" if before.event_type == DELIVERABLE_READY else before.status or status
         if status is not None and event.sequence_number == before.sequence_number + 1:
             yield status, max(0.0, (event.timestamp - before.timestamp).total_seconds())

@@ -12,19 +12,23 @@ from service.core.retry import after_failed_ask
 
 _REORDER_GRACE = timedelta(seconds=5)
 _LONGEST_INTERVAL = timedelta(hours=1)
-_LONGEST_PATIENCE = timedelta(minutes=30)
+_LEAST_PATIENCE, _MOST_PATIENCE = timedelta(minutes=5), timedelta(minutes=30)
 _SHARE_OF_SILENCE = 0.25  # what has been silent for an hour is asked about every quarter of an hour
 _MORE_THAN_USUAL, _MORE_THAN_ITS_OWN = 1.25, 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """CONTRACT [seed]: `Queued` every 10 s, `Producing` every 30 s; the rest is ours."""
+    """CONTRACT [seed]: `Queued` every 10 s, `Producing` every 30 s; the rest is ours.
+
+    `sustainable`: how far apart questions about each production may always be (budget.sustainable_seconds).
+    """
 
     queued: timedelta = timedelta(seconds=10)
     producing: timedelta = timedelta(seconds=30)
     waiting: timedelta = timedelta(seconds=60)
     silence: timedelta = timedelta(seconds=90)
+    sustainable: timedelta = _LONGEST_INTERVAL
     experience: Experience = field(default_factory=Experience)
 
     def of(self, status: str | None) -> timedelta:
@@ -36,11 +40,24 @@ class Intervals:
     def patience(self, production: Production) -> timedelta:
         """How long its webhooks may be silent: as the setting says, and longer where that is usual for its status.
 
-        What is usual is told by the productions before it, and by its own events in this status.
+        What is usual is told by the productions before it, and by its own events in this status. At most five minutes,
+        or up to half an hour where the budget is small.
         """
-        usual = self.experience.usual_silence(production.status) or timedelta(0)
+        usual = self.experience.usual_silence(production.phase) or timedelta(0)
         own = timedelta(seconds=production.longest_gap_seconds)
-        return max(self.silence, min(_LONGEST_PATIENCE, max(_MORE_THAN_USUAL * usual, _MORE_THAN_ITS_OWN * own)))
+        learnt = max(_MORE_THAN_USUAL * usual, _MORE_THAN_ITS_OWN * own)
+        return max(self.silence, min(learnt, max(_LEAST_PATIENCE, min(self.sustainable, _MOST_PATIENCE))))
+
+    def grown(self, interval: timedelta, production: Production) -> timedelta:
+        """The interval, or a share of how long nothing new had been learnt when JARAI was asked last.
+
+        Never longer than an hour, nor than the budget demands.
+        """
+        if production.last_asked_at is None:
+            return interval
+        news_at = max(filter(None, (production.last_event_at, production.updated_at, production.created_at)))
+        silent = production.last_asked_at - news_at
+        return max(interval, min(_LONGEST_INTERVAL, self.sustainable, _SHARE_OF_SILENCE * silent))
 
 
 def next_status_at(production: Production, now: datetime, intervals: Intervals) -> datetime | None:
@@ -53,12 +70,12 @@ def next_status_at(production: Production, now: datetime, intervals: Intervals) 
         return _not_before_backoff(production, now)
     if production.terminal or production.refused is not None:
         return None
-    interval = intervals.of(production.status)
+    interval = intervals.of(production.phase)
     if production.last_asked_at is None and production.last_event_at is None:
         # Tracked, and nothing is known yet: its first webhook may be on its way.
         return _not_before_backoff(production, production.created_at + min(_REORDER_GRACE, interval))
     asked_at = production.last_asked_at
-    at = (asked_at or production.created_at) + _grown(interval, production)
+    at = (asked_at or production.created_at) + intervals.grown(interval, production)
     if production.hole_at is not None:
         at = max((asked_at or production.created_at) + interval, production.hole_at + interval)
     elif production.last_event_at is not None:
@@ -88,14 +105,13 @@ def longest_unnoticed(
     Where nothing is on its way, that is told for a production that is being made and whose webhooks arrive.
     """
     longest = timedelta(0)
-    usual = intervals.experience.usual_silence("Producing") or timedelta(0)
     for one in productions:
         asked_at = next_status_at(one, now, intervals)
         if asked_at is not None:
             held = held_until(one, spread)
             known_at = max(filter(None, (one.last_asked_at, one.last_event_at, one.created_at)))
             longest = max(longest, (asked_at if held is None else max(asked_at, held)) - known_at)
-    return longest or max(intervals.silence, spread, min(_LONGEST_PATIENCE, _MORE_THAN_USUAL * usual))
+    return longest or max(intervals.patience(Production("", now, status="Producing")), spread)
 
 
 def next_list_at(production: Production, now: datetime, intervals: Intervals) -> datetime | None:
@@ -109,15 +125,6 @@ def next_list_at(production: Production, now: datetime, intervals: Intervals) ->
     if production.list_attempts and production.last_listed_at is not None:
         at = max(at, production.last_listed_at + after_failed_ask(production.list_attempts, production.production_id))
     return at
-
-
-def _grown(interval: timedelta, production: Production) -> timedelta:
-    """The interval, or a share of how long nothing new had been learnt when JARAI was asked last."""
-    if production.last_asked_at is None:
-        return interval
-    news_at = max(filter(None, (production.last_event_at, production.updated_at, production.created_at)))
-    silent = production.last_asked_at - news_at
-    return max(interval, min(_LONGEST_INTERVAL, _SHARE_OF_SILENCE * silent))
 
 
 def _not_before_backoff(production: Production, at: datetime) -> datetime:

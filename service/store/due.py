@@ -114,19 +114,15 @@ def give_back_ask(redis: Redis, production_id: str, until: datetime | None = Non
     GIVE_BACK_ASK.run(redis, production_id, 0 if until is None else int(until.timestamp() * 1000))
 
 
-def watched(redis: Redis, most: int = 100) -> tuple[int, list[Production]]:
-    """How many productions JARAI will have to be asked about, and those of them that are due first.
-
-    One that can't be read is left out.
-    """
+def watched(redis: Redis, most: int = 100) -> list[Production]:
+    """The productions that JARAI will have to be asked about, the first due first; what can't be read is left out."""
     ids: Any = redis.zrange(f"{PREFIX}ask", 0, most - 1)
     states: Any = redis.mget([f"{PREFIX}production:{one.decode()}" for one in ids]) if ids else []
     found: list[Production] = []
     for state in states:
         with suppress(UnreadableState):
             found += filter(None, [parse_state(state)])
-    total: Any = redis.zcard(f"{PREFIX}ask")
-    return int(total), found
+    return found
 
 
 def asked(redis: Redis, production_id: str) -> None:

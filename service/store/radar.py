@@ -13,7 +13,7 @@ from service.store.scripts import PREFIX, TAKE_UNACCOUNTED
 
 PAUSE_MS = 600_000  # after it settled: what was only late has come by then
 _RADAR = f"{PREFIX}radar"
-_EXPERIENCE = f"{PREFIX}experience"
+EXPERIENCE = f"{PREFIX}experience"
 _DAYS = 40
 COUNTS = ("received", "missed", "unsubscribed", "ends_missed")
 
@@ -25,7 +25,10 @@ def take_settled(redis: Redis, most: int) -> list[str]:
 
 def read_experience(redis: Redis) -> Experience:
     """What is known; nothing where what is kept can't be read."""
-    raw: Any = redis.get(_EXPERIENCE)
+    return parse_experience(redis.get(EXPERIENCE))
+
+
+def parse_experience(raw: Any) -> Experience:
     try:
         return experience.from_json(raw) if raw else Experience()
     except ValueError:
@@ -34,7 +37,7 @@ def read_experience(redis: Redis) -> Experience:
 
 def keep_experience(redis: Redis, known: Experience) -> None:
     """Of two who learn at the same time one may be forgotten: it is an estimate."""
-    redis.set(_EXPERIENCE, experience.to_json(known))
+    redis.set(EXPERIENCE, experience.to_json(known))
 
 
 def count(redis: Redis, day: str, **numbers: int) -> None:

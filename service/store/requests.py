@@ -24,7 +24,7 @@ from service.core.budget import (
 )
 from service.store.scripts import PREFIX
 
-_BUDGET = f"{PREFIX}budget"
+KEY = f"{PREFIX}budget"
 _RECENT = f"{PREFIX}requests"
 _FLYING = f"{PREFIX}requests:flying"
 _BUDGET_JSON = TypeAdapter(Budget)
@@ -89,7 +89,11 @@ def give_back(redis: Redis, token: str) -> None:
 
 def read(redis: Redis) -> Budget:
     """What is known of the budget now."""
-    raw = redis.get(_BUDGET)
+    return parse(redis.get(KEY))
+
+
+def parse(raw: Any) -> Budget:
+    """The budget as it is kept, or what is known before anything is."""
     return _BUDGET_JSON.validate_json(raw) if raw else Budget()
 
 
@@ -100,7 +104,7 @@ def now(redis: Redis) -> float:
 
 
 def _store(pipeline: Pipeline, budget: Budget) -> None:
-    pipeline.set(_BUDGET, _BUDGET_JSON.dump_json(budget))
+    pipeline.set(KEY, _BUDGET_JSON.dump_json(budget))
 
 
 def _atomically(redis: Redis, decide: Callable[[Pipeline, Budget, float], Result]) -> Result:
@@ -108,9 +112,9 @@ def _atomically(redis: Redis, decide: Callable[[Pipeline, Budget, float], Result
     while True:
         with redis.pipeline(transaction=True) as pipeline:
             try:
-                pipeline.watch(_BUDGET, _RECENT)  # type: ignore[no-untyped-call]
-                raw = pipeline.get(_BUDGET)
-                budget = _BUDGET_JSON.validate_json(raw) if raw else Budget()
+                pipeline.watch(KEY, _RECENT)  # type: ignore[no-untyped-call]
+                raw = pipeline.get(KEY)
+                budget = parse(raw)
                 seconds, microseconds = pipeline.time()
                 result = decide(pipeline, budget, float(seconds) + float(microseconds) / 1e6)
                 pipeline.execute()

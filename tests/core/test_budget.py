@@ -26,6 +26,7 @@ from service.core.budget import (
     per_day,
     read_answer,
     spread_seconds,
+    sustainable_seconds,
     wait_seconds,
 )
 
@@ -141,6 +142,26 @@ def test_where_no_end_of_the_day_is_known_nothing_is_stretched() -> None:
         assert spread_seconds(budget, Limits(), 100, NOON) == 0
         assert left_today(budget, Limits(), NOON) is None
         assert at_this_rate(budget, Limits(), NOON) == budget
+
+
+@pytest.mark.parametrize(
+    ("budget", "limits", "watched", "seconds"),
+    [
+        (free_tier(0), Limits(), 1, 43_200 / 47.5),
+        (free_tier(0), Limits(), 3, 3 * 43_200 / 47.5),
+        (free_tier(80), Limits(), 1, 43_200 / 7.5),
+        (free_tier(95), Limits(), 1, 43_200),
+        (free_tier(94), Limits(), 9, 43_200),  # never beyond midnight
+        (Budget(limit=300), Limits(), 149, 61),
+        (Budget(limit=300), Limits(), 1, 61 / 149),
+        (Budget(limit=300), Limits(per_minute=12), 10, 122),
+        (Budget(), Limits(), 1, 3600),
+        (Budget(tells_no_limit=True), Limits(), 1, 3600),
+        (Budget(), Limits(per_day=1000), 1, 43_200 / 495),
+    ],
+)
+def test_so_far_apart_may_questions_always_be(budget: Budget, limits: Limits, watched: int, seconds: float) -> None:
+    assert sustainable_seconds(budget, limits, watched, NOON) == pytest.approx(seconds)
 
 
 def test_what_is_spent_at_this_rate_is_told_for_an_hour_before_midnight() -> None:

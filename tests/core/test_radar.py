@@ -55,13 +55,13 @@ def test_what_is_always_missing_is_the_subscriptions_and_not_lost() -> None:
 def test_it_teaches_the_silences_with_nothing_missing_in_them_and_what_came_before_what() -> None:
     found = account(PUBLISHED, life(1, 2, 4, 5, 6, 7, 8), Experience())
     assert found.gaps == (
-        ("Queued", 10), ("Producing", 10), ("Producing", 10), ("Producing", 10), ("Producing", 10)
+        ("Queued", 10), ("Producing", 10), ("Producing", 10), ("Producing", 10), ("AwaitingApproval", 10)
     )  # fmt: skip
     assert found.preceded[:4] == (("production.queued", False), (STEP, False), (STEP, True), (STEP, False))
 
 
 def test_silence_in_a_status_that_is_not_known_teaches_nothing() -> None:
-    told = [arrived(READY, 1).event, arrived(READY, 2).event, arrived(STEP, 3).event]
+    told = [arrived("something.new", 1).event, arrived("something.new", 2).event, arrived(STEP, 3).event]
     assert account(NEW, told, Experience()).gaps == ()
 
 

@@ -118,6 +118,28 @@ def test_its_siblings_tell_how_long_it_may_be_silent(intervals: Intervals, secon
     assert next_status_at(production, at(NOW), intervals) == at(seconds)
 
 
+def test_a_production_whose_deliverables_are_ready_is_made_and_waits() -> None:
+    made = replace(NEW, status="Producing", status_sequence=16, event_listed_sequence=17, last_event_at=START)
+    assert made.phase == "AwaitingApproval"
+    assert next_status_at(made, at(NOW), taught(200, status="AwaitingApproval")) == at(250)
+    assert replace(made, status_sequence=18).phase == "Producing"
+    assert replace(made, ready_sequence=19, status_sequence=18).phase == "AwaitingApproval"
+    assert replace(made, status="Published").phase == "Published"
+
+
+@pytest.mark.parametrize(
+    ("sustainable", "asked", "patience"),
+    [(3600, 3600, 1800), (1000, 1000, 1000), (120, 120, 300), (5, 60, 300)],
+)
+def test_what_the_budget_can_sustain_bounds_how_seldom_is_asked(
+    sustainable: float, asked: float, patience: float
+) -> None:
+    intervals = replace(taught(7200, status="AwaitingApproval"), sustainable=timedelta(seconds=sustainable))
+    waiting = replace(NEW, status="AwaitingApproval", last_asked_at=at(100_000))
+    assert next_status_at(waiting, at(NOW), intervals) == at(100_000 + asked)
+    assert intervals.patience(waiting) == timedelta(seconds=patience)
+
+
 SUSPECTED = replace(NEW, status="Producing", last_event_at=at(20), last_asked_at=at(50))
 
 

@@ -79,7 +79,7 @@ def poll(wanted: Mapping[str, Any]) -> None:
     """One sweep, and every question that is due."""
     here = runtime.current("poller")
     Poller(here)._sweep()
-    while Asker(here.redis, here.jarai, here.settings.limits).ask_once():
+    while Asker(here.redis, here.jarai, here.settings).ask_once():
         pass
 
 

@@ -66,7 +66,7 @@ class Bench:
                 self.redis.set(f"{PREFIX}production:{raw.decode()}", b"%d\n%s" % (waiting.version, state))
         self.hurry("ask")
         jarai = Jarai(self.simulator.api_url, self.simulator.settings.api_key)
-        while Asker(self.redis, jarai, self.settings.limits).ask_once():
+        while Asker(self.redis, jarai, self.settings).ask_once():
             pass
         take_in(self.redis)
 

@@ -164,7 +164,7 @@ def test_an_advance_worker_that_dies_anywhere_has_written_down_all_or_nothing(be
         _begin(bench, identity)
         bench.hurry("ask")
         jarai = Jarai(bench.simulator.api_url, bench.simulator.settings.api_key)
-        assert Asker(bench.redis, jarai, bench.settings.limits).ask_once()
+        assert Asker(bench.redis, jarai, bench.settings).ask_once()
         inbox.observe(bench.redis, identity, OperatorAsked(productions.now(bench.redis), "track"))
         jobs.ring(bench.redis, "advance")
         died = victims.run("advance", before, queue="advance")

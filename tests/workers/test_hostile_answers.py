@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from service.core.budget import Limits
 from service.core.observations import OperatorAsked
 from service.core.partner_api import LARGEST_ANSWER_BYTES
 from service.core.production import Production
 from service.jarai import Jarai
+from service.settings import load
 from service.store import inbox, productions
 from service.store.scripts import PREFIX
 from tests.core.given import json_values
@@ -39,7 +39,7 @@ def ask(redis: Redis, server: Hostile, *, wants_list: bool = False) -> Productio
         take_in(redis, event(identity, 1, "deliverable.ready", truncated=True, data={}))
     inbox.observe(redis, identity, OperatorAsked(productions.now(redis), "refresh"))
     take_in(redis)
-    asker = Asker(redis, Jarai(server.url, KEY, SHORT_SECONDS), Limits())
+    asker = Asker(redis, Jarai(server.url, KEY, SHORT_SECONDS), load({}, dotenv=None))
     before, began = len(server.asked), time.monotonic()
     with logged() as lines:
         assert asker.ask_once()
@@ -245,7 +245,7 @@ def test_being_told_to_come_back_at_once_again_and_again_makes_no_storm(redis: R
         inbox.observe(redis, new_id(), OperatorAsked(productions.now(redis), "refresh"))
         take_in(redis)
         began = time.monotonic()
-        asker = Asker(redis, Jarai(server.url, KEY, SHORT_SECONDS), Limits())
+        asker = Asker(redis, Jarai(server.url, KEY, SHORT_SECONDS), load({}, dotenv=None))
         while time.monotonic() - began < 1.5:
             asker.ask_once()
             asker._not_before = 0.0  # as many pollers would

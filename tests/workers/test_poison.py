@@ -71,7 +71,7 @@ def test_a_file_whose_processing_always_raises_ends_as_a_dead_letter(bench: Benc
 
 def _asker(bench: Bench) -> Asker:
     jarai = Jarai(bench.simulator.api_url, bench.simulator.settings.api_key)
-    return Asker(bench.redis, jarai, bench.settings.limits)
+    return Asker(bench.redis, jarai, bench.settings)
 
 
 def test_a_question_that_kills_every_poller_ends_as_a_dead_letter_without_a_request(bench: Bench) -> None:
@@ -104,7 +104,7 @@ def test_an_answer_that_always_raises_is_asked_for_a_bounded_number_of_times(ben
         def call(self, request: object) -> object:  # type: ignore[override]
             raise LookupError("a defect of ours")
 
-    asker = Asker(bench.redis, Broken(bench.simulator.api_url, ""), bench.settings.limits)
+    asker = Asker(bench.redis, Broken(bench.simulator.api_url, ""), bench.settings)
     turns = 0
     while bench.redis.zscore(f"{PREFIX}ask", identity) is not None:
         bench.hurry("ask")

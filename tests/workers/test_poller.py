@@ -52,7 +52,7 @@ def runtime(redis_url: str, simulator: Running, tmp_path: Path, **settings: str)
 
 def asker(redis: Redis, simulator: Running, key: str = "") -> Asker:
     here = load({"REDIS_URL": "unix:///none"}, dotenv=None)
-    return Asker(redis, Jarai(simulator.api_url, key or simulator.settings.api_key), here.limits)
+    return Asker(redis, Jarai(simulator.api_url, key or simulator.settings.api_key), here)
 
 
 def track(redis: Redis, identity: str) -> str:
