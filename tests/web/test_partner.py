@@ -162,7 +162,7 @@ def test_a_missing_key_of_ours_is_503_that_says_so(web: Web, wish: dict[str, Any
 def test_a_key_of_ours_that_jarai_rejects_is_no_401() -> None:
     rejected = JaraiRefused("JARAI answers 401 UNAUTHORIZED", status=401, code="UNAUTHORIZED")
     answer = asyncio.run(refused(Request({"type": "http"}), rejected))
-    assert (answer.status_code, json.loads(answer.body)["error"]) == (502, "UNAUTHORIZED")
+    assert (answer.status_code, json.loads(bytes(answer.body))["error"]) == (502, "UNAUTHORIZED")
 
 
 def test_secrets_that_change_in_the_file_are_gone_by_without_a_restart(web: Web, folder: Path) -> None:
