@@ -77,4 +77,6 @@ def _plain(error: Exception) -> str:
         return "its name can't be resolved"
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "time-out"
+    if isinstance(error, urllib3.exceptions.ProtocolError):
+        return "the line broke"
     return type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 import urllib3
 from click.testing import CliRunner
+from starlette.requests import Request
 
 from service.cli import main
+from service.core.errors import JaraiRefused
 from service.core.signature import decode_secret, fingerprint
 from service.store import heard, productions
 from service.store.scripts import PREFIX
+from service.web.partner import refused
 from tests.deployment import eventually
 from tests.store.making import event, new_id, server, take_in
 from tests.web.conftest import Web, run_web
@@ -148,11 +152,17 @@ def test_cancelling_reaches_jarai_and_the_status_is_asked_for(web: Web, jarai: R
     assert web.call("DELETE", f"/productions/{identity}").status == 409
 
 
-def test_a_rejected_key_of_ours_is_502_and_a_missing_one_503(web: Web, wish: dict[str, Any], tmp_path: Path) -> None:
+def test_a_missing_key_of_ours_is_503_that_says_so(web: Web, wish: dict[str, Any], tmp_path: Path) -> None:
     with run_web(web.redis, tmp_path, {"JARAI_API_KEY": ""}) as other:
         answer = post(other, wish)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "60")
         assert "JARAI_API_KEY" in answer.json()["message"]
+
+
+def test_a_key_of_ours_that_jarai_rejects_is_no_401() -> None:
+    rejected = JaraiRefused("JARAI answers 401 UNAUTHORIZED", status=401, code="UNAUTHORIZED")
+    answer = asyncio.run(refused(Request({"type": "http"}), rejected))
+    assert (answer.status_code, json.loads(bytes(answer.body))["error"]) == (502, "UNAUTHORIZED")
 
 
 def test_secrets_that_change_in_the_file_are_gone_by_without_a_restart(web: Web, folder: Path) -> None:
