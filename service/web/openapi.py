@@ -114,7 +114,7 @@ SCHEMAS: Mapping[str, Schema] = {
             "anyOf": [_object({"code": _TEXT_OR_NULL, "message": _TEXT_OR_NULL}), {"type": "null"}],
         },
         "retryOf": {"type": ["string", "null"], "description": "The first of those that expired before this one."},
-        "retriedAs": {"type": ["string", "null"], "description": "It had expired; this one was triggered in its place."},
+        "retriedAs": {"type": ["string", "null"], "description": "The one that was triggered after it had expired."},
         "refused": _TEXT_OR_NULL,
         "nextPollAt": _INSTANT_OR_NULL,
         "folder": _TEXT_OR_NULL,
