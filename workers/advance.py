@@ -79,7 +79,10 @@ def _newly_due(before: Production, after: Production, claim: Claim) -> int:
 
 def _say(change: Change) -> None:
     say = log.get()
-    who = {"production_id": change.production.production_id, "account_id": change.production.account_id}
+    production = change.production
+    who: dict[str, object] = {"production_id": production.production_id, "account_id": production.account_id}
+    if production.sandbox:
+        who["sandbox"] = True
     for fact in change.facts:
         say(fact.name, **who, **fact.fields)
     for letter in change.dead_letters:

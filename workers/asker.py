@@ -216,6 +216,7 @@ def _read(response: Response, production: Production, now: datetime, question: Q
             listed=partner_api.read_deliverables(response, as_of or now),
             as_of=as_of,
             knew_terminal=production.terminal,
+            sandbox=partner_api.is_sandbox(response),
             correlation_id=response.correlation_id,
         )
     answer = partner_api.read_status(response)

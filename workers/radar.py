@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime, timedelta
 
 from redis import Redis
@@ -14,7 +15,7 @@ from service.core.production import Production
 from service.core.schedule import Intervals
 from service.pacing import Pace
 from service.settings import Settings
-from service.store import due, heard, productions, radar, requests
+from service.store import deployment, due, heard, productions, radar, requests
 
 SECONDS_BETWEEN_LOOKS = 20.0
 _MOST_AT_ONCE = 50
@@ -29,11 +30,12 @@ class Radar:
     """One poller's share of the watch. What there is to say is said by one of all pollers."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
-        self._redis, self._settings = redis, settings
+        self._redis, self._settings, self._name = redis, settings, uuid.uuid4().hex[:8]
         self._log = log.get()
 
     def look(self) -> None:
         """Cheap, and idempotent but for the counting, which each production undergoes once."""
+        deployment.report_alive(self._redis, "poller", self._name)
         self._count()
         self._tell_day()
         watched = due.watched(self._redis)

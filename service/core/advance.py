@@ -171,6 +171,7 @@ class _Step:
         self._set(
             account_id=p.account_id or str(event.account_id),
             last_event_at=max(p.last_event_at or received_at, received_at),
+            sandbox=p.sandbox or event.is_sandbox,
             refused=None,
         )
         if not replayed:
@@ -320,6 +321,7 @@ class _Step:
             list_excused_sequence=LARGEST if answer.knew_terminal else self.p.list_excused_sequence,
             listed_as_of=max(self.p.listed_as_of or as_of, as_of),
             last_listed_at=answer.at,
+            sandbox=self.p.sandbox or answer.sandbox,
             list_wanted=False,
             list_refused=None,
         )

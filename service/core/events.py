@@ -67,6 +67,11 @@ class Event(BaseModel):
     data: dict[str, Any] | None = None
 
     @property
+    def is_sandbox(self) -> bool:
+        """Whether it says so of itself. CONTRACT [docs]: answers do; [open]: whether events do."""
+        return (self.data or {}).get("sandbox") is True
+
+    @property
     def about_production(self) -> bool:
         return self.event_type != TEST
 

@@ -60,6 +60,7 @@ class DeliverablesAnswered:
     listed: tuple[Listed, ...]
     as_of: datetime | None = None
     knew_terminal: bool = False
+    sandbox: bool = False
     correlation_id: str | None = None
     kind: Literal["deliverables"] = "deliverables"
 

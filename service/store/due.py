@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from redis import Redis
@@ -112,6 +112,17 @@ def claim_ask(redis: Redis) -> AskClaim | None:
 def give_back_ask(redis: Redis, production_id: str, until: datetime | None = None) -> None:
     """The question was not answered, through no fault of the production's, and is due again: at once, or `until`."""
     GIVE_BACK_ASK.run(redis, production_id, 0 if until is None else int(until.timestamp() * 1000))
+
+
+def oldest_waiting(redis: Redis) -> timedelta | None:
+    """For how long the oldest event has waited for a worker, or None where none waits."""
+    head: Any = redis.zrange(f"{PREFIX}dirty", 0, 0, withscores=True)
+    if not head:
+        return None
+    entry: Any = redis.lindex(f"{PREFIX}inbox:{head[0][0].decode()}", 0)
+    received = entry.split()[1] if entry and entry[:1] in (b"e", b"r") else b"%d" % int(head[0][1])
+    seconds, microseconds = redis.time()
+    return timedelta(seconds=max(0.0, int(seconds) + int(microseconds) / 1e6 - int(received) / 1000))
 
 
 def watched(redis: Redis, most: int = 100) -> list[Production]:

@@ -20,6 +20,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:storage           bytes that found no room       jarai:storage:try  one try at it is enough for now
     jarai:asking:{id}       JARAI is being asked about it just now
     jarai:ask:telling       set   those of `ask` about which there is more than suspicion: they go first
+    jarai:alive             zset  kind and name of a process -> until when that holds
     jarai:unaccounted       zset  settled, and its webhooks not counted yet -> when it settled
     jarai:radar             hash  "day what" -> how many webhooks came, were missed ...
     jarai:experience        what settled productions have taught
@@ -260,6 +261,15 @@ redis.call('HDEL', P..'attempts', id)
 local left = redis.call('LLEN', P..'inbox:'..id)
 if left == 0 then redis.call('ZREM', P..'dirty', id) else redis.call('ZADD', P..'dirty', now, id) end
 return left
+""")
+
+# kind and name of a process, how long that holds -> 1: it is at work
+REPORT_ALIVE = Script("""
+local now = now_ms()
+redis.call('ZREMRANGEBYSCORE', P..'alive', '-inf', now)
+redis.call('ZADD', P..'alive', now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', P..'alive', ARGV[2])
+return 1
 """)
 
 # name, ... -> how many: webhooks came just now, signed with the keys of these names

@@ -76,6 +76,11 @@ def unclaimed(redis: Redis, account_id: str, since: datetime) -> list[str]:
     return [one for one in found[:_MOST_LOOKED_AT] if not _followed(redis, one)][:_MOST_NAMED]
 
 
+def open_count(redis: Redis) -> int:
+    """How many requests there are whose outcome nobody knows."""
+    return sum(1 for _ in redis.scan_iter(f"{PREFIX}trigger:*", count=1000))
+
+
 def _followed(redis: Redis, production_id: str) -> bool:
     return any(entry.get("wish") == "track" for entry in productions.timeline(redis, production_id))
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from service.core import partner_api
 from service.core.errors import JaraiError, JaraiRefused, JaraiUnavailable, RateLimited
+from service.core.onboarding import read_account_list
 from service.core.partner_api import (
     Response,
     StatusAnswer,
-    read_accounts,
+    is_sandbox,
     read_deliverables,
     read_status,
     retry_after_seconds,
@@ -109,7 +110,7 @@ def test_an_answer_without_a_status_is_no_answer(answer: Response) -> None:
 )
 def test_an_error_is_split_by_who_has_to_act(status: int, kind: type[JaraiError]) -> None:
     answer = response({"error": "CODE", "message": "said", "retryAfterSeconds": 7}, status, x_correlation_id="c")
-    for read in (read_status, read_accounts, lambda one: read_deliverables(one, START)):
+    for read in (read_status, read_account_list, lambda one: read_deliverables(one, START)):
         with pytest.raises(JaraiError) as raised:
             read(answer)
         error = raised.value
@@ -169,11 +170,18 @@ def test_an_error_without_a_usable_body_asks_for_nothing(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "count"),
-    [([], 0), ([1, 2], 2), ({"accounts": [1]}, 1), ({"n": 5, "items": [1, 2, 3]}, 3), ({}, 0), ("x", 0), (None, 0)],
+    ("value", "sandbox"),
+    [
+        ({"sandbox": True}, True),
+        ({"deliverables": [], "sandbox": True}, True),
+        ({"data": {"status": "Queued", "sandbox": True}}, True),
+        ({"sandbox": "true"}, False),
+        ([], False),
+        ({}, False),
+    ],
 )
-def test_accounts_are_counted_in_any_shape(value: object, count: int) -> None:
-    assert read_accounts(response(value)) == count
+def test_an_answer_that_was_made_up_is_known_by_its_flag(value: object, sandbox: bool) -> None:
+    assert is_sandbox(response(value)) is sandbox
 
 
 def test_an_address_is_good_for_an_hour_from_when_jarai_made_the_list() -> None:
@@ -230,7 +238,7 @@ def test_whatever_is_answered_is_read_or_is_an_error_of_jarais(
     status: int, headers: dict[str, str], body: bytes
 ) -> None:
     answer = Response(status, headers, body)
-    readers: list[Any] = [read_status, read_accounts, lambda one: read_deliverables(one, START)]
+    readers: list[Any] = [read_status, read_account_list, lambda one: read_deliverables(one, START)]
     for read in readers:
         try:
             read(answer)

@@ -267,6 +267,20 @@ def test_the_longest_silence_between_two_of_its_events_is_remembered_while_its_s
     assert after(answered("AwaitingApproval", 90, knew=3), before=known).longest_gap_seconds == 0
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        answered("Queued", sandbox=True),
+        replace(listing(item()), sandbox=True),
+        arrived("production.queued", 1, data={"sandbox": True}),
+    ],
+)
+def test_what_jarai_made_up_for_a_test_is_marked_and_stays_so(told: Observation) -> None:
+    known = after(arrived(STEP, 2), before=after(told))
+    assert known.sandbox
+    assert not after(arrived(STEP, 2), before=after(answered("Queued"))).sandbox
+
+
 def test_a_list_that_was_asked_for_at_the_end_is_the_last_one() -> None:
     final = replace(listing(item(), seconds=41), knew_terminal=True)
     known = after(final, before=after(answered("Published", 40)))

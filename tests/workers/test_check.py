@@ -11,14 +11,19 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from service import partner
+from service.core import partner_api, subscriptions
+from service.core.signature import fingerprint
 from service.runtime import Runtime
 from service.settings import load
-from service.store import requests
+from service.store import deployment, heard, requests, triggers
+from service.store.triggers import Intent
 from tests.deployment import Deployment, free_port
 from tests.partner import SECRET
 from tests.store.making import event, keep, new_id, server
 from workers.check import Line, examine
-from workers.simulator.running import Running
+from workers.simulator.running import Running, run_in_thread
+from workers.simulator.settings import Settings as SimulatorSettings
 
 MARKS = (".jarai-receiver", "storage")  # of a folder that is in use
 
@@ -29,7 +34,13 @@ def found(environment: dict[str, str]) -> dict[str, Line]:
 
 
 @pytest.fixture
-def sound(redis_url: str, simulator: Running, tmp_path: Path) -> dict[str, str]:
+def sound(redis: Redis, redis_url: str, simulator: Running, tmp_path: Path) -> dict[str, str]:
+    """Settings of a deployment in which everything is well."""
+    for kind in ("advance", "download"):
+        redis.sadd(f"rq:workers:{kind}", f"rq:worker:{kind}")
+        redis.set(f"rq:worker:{kind}", "")
+    deployment.report_alive(redis, "poller", "one")
+    simulator.subscribe("http://127.0.0.1:1/webhooks/jarai", simulator.settings.webhook_secret)
     return {
         "REDIS_URL": redis_url,
         "JARAI_API_URL": simulator.api_url,
@@ -45,10 +56,98 @@ def test_a_sound_deployment_is_all_ok_and_leaves_nothing_behind(
     sound: dict[str, str], redis: Redis, tmp_path: Path
 ) -> None:
     lines = found(sound)
-    assert {line.verdict for line in lines.values()} == {"ok"}
-    assert set(lines) >= {"secrets", "redis", "durability", "storage", "api key", "clock", "work", "dead letters"}
+    assert {part for part, line in lines.items() if line.verdict != "ok"} == {"address"}, lines
+    assert set(lines) == {
+        "secrets", "admin", "redis", "durability", "storage", "api key", "clock", "subscription", "address", "scopes",
+        "budget", "webhooks", "processes", "work", "notify", "dead letters",
+    }  # fmt: skip
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in MARKS]
-    assert requests.read(redis).spent_today == 1
+    assert requests.read(redis).spent_today == 4
+
+
+def say(sound: dict[str, str], part: str) -> list[tuple[str, str]]:
+    return [(line.verdict, line.says) for line in examine(Runtime(load(sound, dotenv=None))) if line.part == part]
+
+
+def test_a_subscription_that_is_not_there_or_lacks_events_is_told_with_the_next_step(
+    sound: dict[str, str], simulator: Running
+) -> None:
+    here = Runtime(load(sound, dotenv=None))
+    [first] = partner.ask(here, subscriptions.list_request(), subscriptions.read_subscriptions)
+    partner.ask(here, subscriptions.delete_request(first.id), partner_api.read_done)
+    [(verdict, says)] = say(sound, "subscription")
+    assert (verdict, says.startswith("there is none; `webhooks register https://")) == ("broken", True)
+    ours = "https://a.example/webhooks/jarai"
+    for address, types in (("https://other.example/hook", []), (ours, ["production.failed"])):
+        request = subscriptions.subscribe_request(address, types or subscriptions.EVENT_TYPES)
+        partner.ask(here, request, subscriptions.read_subscribed)
+        [(verdict, says)] = say(sound, "subscription")
+        lacks = "lacks deliverable.ready, production.published, production.queued, production.step.complete"
+        assert (verdict, (lacks if types else "1 lead elsewhere") in says) == ("warning" if types else "broken", True)
+
+
+def test_an_address_that_leads_to_a_receiver_is_known_by_its_answer(sound: dict[str, str], simulator: Running) -> None:
+    def address() -> tuple[str, str]:
+        return say(sound, "address")[-1]
+
+    assert address() == (
+        "warning",
+        "http://127.0.0.1:1/webhooks/jarai does not answer from here: look at DNS, the proxy and its certificate",
+    )
+    with answering(405, b'{"error": "METHOD_NOT_ALLOWED"}') as url:
+        simulator.subscribe(url.replace("/v1", "/webhooks/jarai"), simulator.settings.webhook_secret)
+        verdict, says = address()
+    assert (verdict, "leads to a jarai-receiver" in says) == ("ok", True)
+    with answering(404, b"nginx") as url:
+        simulator.subscribe(url.replace("/v1", "/webhooks/jarai"), simulator.settings.webhook_secret)
+        verdict, says = address()
+    assert (verdict, "answers 404, as no jarai-receiver does" in says) == ("warning", True)
+
+
+def test_scopes_that_are_missing_are_named(sound: dict[str, str]) -> None:
+    with run_in_thread(SimulatorSettings(seed=1, scopes=frozenset({"accounts:read", "productions:read"}))) as jarai:
+        lines = found(sound | {"JARAI_API_URL": jarai.api_url, "JARAI_API_KEY": jarai.settings.api_key})
+    assert lines["subscription"].verdict == "warning"
+    assert (lines["scopes"].verdict, lines["scopes"].says) == (
+        "broken", "the key lacks webhooks:read, deliverables:read: ask JARAI for one that has it"
+    )  # fmt: skip
+
+
+def test_the_tier_what_is_left_of_it_and_what_that_means_are_told(sound: dict[str, str]) -> None:
+    with run_in_thread(SimulatorSettings(seed=1, tier="free")) as jarai:
+        says = found(sound | {"JARAI_API_URL": jarai.api_url, "JARAI_API_KEY": jarai.settings.api_key})["budget"].says
+    assert says.startswith("10 requests a minute, 100 a day, 91 left today for polling; ")
+    assert "a webhook that gets lost is noticed within 90 s" in says
+
+
+def test_when_each_secret_was_last_at_work_is_told_and_that_webhooks_were_refused(
+    sound: dict[str, str], redis: Redis
+) -> None:
+    [key] = [fingerprint(one) for one in load(sound, dotenv=None).webhook_keys]
+    assert say(sound, "webhooks") == [("ok", f"secret {key}: no webhook was signed with it yet")]
+    heard.note(redis, [key])
+    assert say(sound, "webhooks") == [("ok", f"secret {key}: last webhook 0 s ago")]
+    redis.hincrby("jarai:heard", key, -5000)
+    heard.note(redis, [heard.REFUSED])
+    [_, (verdict, says)] = say(sound, "webhooks")
+    assert (verdict, says.startswith("one was refused 0 s ago, none accepted since")) == ("warning", True)
+
+
+def test_processes_that_are_missing_are_named_with_the_command_that_starts_them(
+    sound: dict[str, str], redis: Redis
+) -> None:
+    redis.delete("rq:worker:advance", "jarai:alive")
+    assert say(sound, "processes") == [
+        ("warning", "no advance is running: `jarai-receiver worker --queues advance`"),
+        ("warning", "no poller is running: `jarai-receiver poller`"),
+        ("ok", "running: 1 download"),
+    ]
+
+
+def test_a_trigger_without_an_answer_is_told(sound: dict[str, str], redis: Redis) -> None:
+    triggers.intend(redis, Intent("d", "t", new_id(), "Bees"), again=False)
+    [(verdict, says)] = say(sound, "triggers")
+    assert (verdict, says.startswith("1 without an answer")) == ("warning", True)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +182,7 @@ def test_work_that_waits_and_dead_letters_are_told(sound: dict[str, str], redis:
     redis.zadd("jarai:download", {"x:y": 0})
     lines = found(sound)
     assert (lines["work"].verdict, lines["dead letters"].verdict) == ("warning", "warning")
+    assert "the oldest event has waited for 0 s" in lines["work"].says
 
 
 def test_notices_that_wait_are_told_by_the_oldest_and_nothing_is_sent(sound: dict[str, str], redis: Redis) -> None:
@@ -121,9 +221,12 @@ def answering(status: int, body: bytes) -> Iterator[str]:
         thread.join()
 
 
-def test_the_command_ends_with_1_when_something_is_broken_and_0_when_not(deployment: Deployment) -> None:
+def test_the_command_ends_with_1_when_something_is_broken_and_0_when_not(
+    deployment: Deployment, simulator: Running
+) -> None:
+    simulator.subscribe(f"{deployment.url}/webhooks/jarai", simulator.settings.webhook_secret)
     done = deployment.command("check")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     broken = deployment.command("check", "--json", JARAI_WEBHOOK_SECRETS="")
     assert broken.returncode == 1
     assert '"verdict": "broken"' in broken.stdout
