@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import click
 
 from service import operator
-from service.cli.screen import AS_JSON, print_json, runtime_here, table
+from service.cli.screen import AS_JSON, moment, print_json, runtime_here, table
 from service.core.errors import ReceiverError
 from service.runtime import Runtime
 from service.store import deadletters as letters
@@ -15,7 +16,13 @@ from service.store import deadletters as letters
 
 @click.group("deadletters")
 def dead_letters() -> None:
-    """What could not be used or was given up."""
+    """What could not be used or was given up.
+
+    \b
+    jarai-receiver deadletters list
+    jarai-receiver deadletters show question-3f2c8c1e-…      why, and what it was
+    jarai-receiver deadletters retry --all                   once the cause is mended
+    """
 
 
 @dead_letters.command("list")
@@ -26,9 +33,10 @@ def list_deadletters(as_json: bool) -> None:
     if as_json:
         print_json({"deadletters": shown})
         return
+    now = datetime.now(UTC)
     table(
         ("id", "added", "production", "reason"),
-        [(one["id"], one["addedAt"], one["productionId"], one["reason"]) for one in shown],
+        [(one["id"], moment(one["addedAt"], now), one["productionId"], one["reason"]) for one in shown],
         "no dead letters",
     )
 

@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from redis import Redis
+from redis.exceptions import RedisError
 
-from service import operator
-from service.cli.screen import AS_JSON, plain, print_json, runtime_here, table
+from service import operator, pacing
+from service.cli.screen import AS_JSON, clock, moment, plain, print_json, runtime_here, table
 from service.cli.triggering import cancel, trigger
+from service.core.budget import per_day
 from service.core.errors import ReceiverError
-from service.core.production import Production
-from service.core.view import describe
+from service.core.production import LIFE, Production
+from service.core.schedule import held_until
+from service.core.view import describe, instant
+from service.core.why import Circumstances, known_from, waiting_for
+from service.runtime import Runtime
+from service.settings import load
+from service.store import due
 from service.store import productions as kept
+
+_MOST_COMPLETED = 200
+
+
+class _Id(click.ParamType[str]):
+    """A production's id; a shell completes those that are known here."""
+
+    name = "production id"
+
+    def shell_complete(self, context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        try:
+            found, _ = kept.newest(Runtime(load()).redis, _MOST_COMPLETED)
+        except (ReceiverError, RedisError):  # at the prompt there is nobody to tell
+            return []
+        return [CompletionItem(one.production_id) for one in found if one.production_id.startswith(incomplete)]
+
+
+_PRODUCTION = click.argument("production_id", type=_Id())
 
 
 @click.group()
 def productions() -> None:
-    """What is known of productions."""
+    """What is known of productions, and what JARAI is to do.
+
+    \b
+    jarai-receiver productions list --status Producing
+    jarai-receiver productions why 3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11      what is it waiting for?
+    jarai-receiver productions trigger --help
+    """
 
 
 productions.add_command(trigger)
@@ -26,11 +59,17 @@ productions.add_command(cancel)
 
 
 @productions.command("list")
-@click.option("--status", help="Only those in this status.")
+@click.option("--status", help="Only those in this status.", shell_complete=lambda *_: list(LIFE))
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 500))
 @AS_JSON
 def list_productions(status: str | None, limit: int, as_json: bool) -> None:
-    """The newest productions first."""
+    """The newest productions first.
+
+    \b
+    jarai-receiver productions list
+    jarai-receiver productions list --status Failed --limit 10
+    jarai-receiver productions list --json | jq -r '.productions[] | select(.settled | not) | .productionId'
+    """
     redis = runtime_here().redis
     found: list[Production] = []
     after = None
@@ -43,16 +82,17 @@ def list_productions(status: str | None, limit: int, as_json: bool) -> None:
     if as_json:
         print_json({"productions": rows})
         return
+    now = datetime.now(UTC)
     table(
         ("production", "status", "news from", "files", "settled", "updated"),
         [
             (
                 one["productionId"],
-                one["status"],
+                _status(one),
                 one["source"],
                 _files(one),
                 "yes" if one["settled"] else "",
-                one["updatedAt"],
+                moment(one["updatedAt"], now),
             )
             for one in rows
         ],
@@ -63,10 +103,15 @@ def list_productions(status: str | None, limit: int, as_json: bool) -> None:
 
 
 @productions.command()
-@click.argument("production_id")
+@_PRODUCTION
 @AS_JSON
 def show(production_id: str, as_json: bool) -> None:
-    """One production: its state, its files and everything that happened to it."""
+    """One production: its state, its files and everything that happened to it.
+
+    \b
+    jarai-receiver productions show 3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11
+    … --json | jq .timeline
+    """
     redis = runtime_here().redis
     production = _production(redis, production_id)
     identity = production.production_id
@@ -74,9 +119,25 @@ def show(production_id: str, as_json: bool) -> None:
     if as_json:
         print_json(shown)
         return
-    for name in ("productionId", "accountId", "status", "source", "settled", "updatedAt", "error", "refused",
-                 "nextPollAt", "folder"):  # fmt: skip
-        click.echo(f"{name:<14}{plain(shown[name])}")
+    now = datetime.now(UTC)
+    lines = {
+        "production": identity,
+        "account": shown["accountId"],
+        "status": _status(shown),
+        "news from": shown["source"],
+        "updated": moment(shown["updatedAt"], now),
+        "settled": "yes" if shown["settled"] else "no: see `productions why`",
+        "error": " ".join(filter(None, (shown["error"] or {}).values())),
+        "refused": shown["refused"],
+        "next poll": moment(shown["nextPollAt"], now),
+        "expires": moment(shown["expiresAt"], now),
+        "in place of": shown["retryOf"],
+        "followed by": shown["retriedAs"],
+        "folder": shown["folder"],
+    }
+    for name, value in lines.items():
+        if value:
+            click.echo(f"{name:<14}{plain(value)}")
     if shown["deliverables"]:
         click.echo()
     table(
@@ -88,7 +149,7 @@ def show(production_id: str, as_json: bool) -> None:
                 _bytes(one),
                 one["file"],
                 one["attempts"] or "",
-                one["nextAttemptAt"],
+                moment(one["nextAttemptAt"], now),
                 one["error"],
             )
             for one in shown["deliverables"]
@@ -98,14 +159,45 @@ def show(production_id: str, as_json: bool) -> None:
     click.echo()
     for entry in shown["timeline"]:
         more = {key: value for key, value in entry.items() if key not in ("at", "kind", "data") and value is not None}
-        click.echo(f"{entry['at']}  {entry['kind']:<20} " + "  ".join(f"{k}={plain(v)}" for k, v in more.items()))
+        at = clock(datetime.fromisoformat(entry["at"]), now)
+        click.echo(f"{at}  {entry['kind']:<20} " + "  ".join(f"{k}={plain(v)}" for k, v in more.items()))
 
 
 @productions.command()
-@click.argument("production_id")
+@_PRODUCTION
+@AS_JSON
+def why(production_id: str, as_json: bool) -> None:
+    """What is it waiting for, and where does each thing that is known of it come from?
+
+    \b
+    jarai-receiver productions why 3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11
+    """
+    here = runtime_here()
+    production = _production(here.redis, production_id)
+    around = _circumstances(here, production)
+    now = around.now
+    written = (lambda at: instant(at) or "") if as_json else (lambda at: clock(at, now))
+    waits, knows = waiting_for(production, around, written), known_from(production, around, written)
+    if as_json:
+        print_json({"productionId": production.production_id, "waitingFor": waits, "known": knows})
+        return
+    click.echo(f"{production.production_id} waits for")
+    for sentence in waits:
+        click.echo(f"  {plain(sentence)}")
+    click.echo("What is known")
+    for sentence in knows or ("nothing yet",):
+        click.echo(f"  {plain(sentence)}")
+
+
+@productions.command()
+@_PRODUCTION
 @click.option("--account", help="Its account's id, where you know it: names the folder of its files.")
 def track(production_id: str, account: str | None) -> None:
-    """Follow a production that was triggered elsewhere."""
+    """Follow a production that was triggered elsewhere.
+
+    \b
+    jarai-receiver productions track 3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11 --account 7d3c1f0a-1111-4222-8333-444455556666
+    """
     account_id = operator.production_id(account) if account else None
     identity = operator.production_id(production_id)
     operator.track(runtime_here().redis, identity, account_id)
@@ -113,9 +205,13 @@ def track(production_id: str, account: str | None) -> None:
 
 
 @productions.command()
-@click.argument("production_id")
+@_PRODUCTION
 def refresh(production_id: str) -> None:
-    """Ask JARAI about a production now."""
+    """Ask JARAI about a production now, as far as the budget goes.
+
+    \b
+    jarai-receiver productions refresh 3f2c8c1e-5a0b-4e0e-9a53-0c2f6f1d7b11
+    """
     redis = runtime_here().redis
     identity = _production(redis, production_id).production_id
     operator.refresh(redis, identity)
@@ -123,12 +219,15 @@ def refresh(production_id: str) -> None:
 
 
 @productions.command()
-@click.argument("production_id")
+@_PRODUCTION
 @click.option("--file", default="", help="Only this one, by its file's name or its id.")
 def redownload(production_id: str, file: str) -> None:
     """Fetch stored files again and compare them with what lies there.
 
     What JARAI has changed is kept beside the old version, what is damaged is mended, the rest stays as it is.
+
+    \b
+    jarai-receiver productions redownload 3f2c8c1e-… --file Video_the-film_3f9a0c51d2b7e846.mp4
     """
     redis = runtime_here().redis
     production = _production(redis, production_id)
@@ -137,11 +236,15 @@ def redownload(production_id: str, file: str) -> None:
 
 
 @productions.command()
-@click.argument("production_id")
+@_PRODUCTION
 @click.option("--dry-run", is_flag=True, help="Only show what the events tell otherwise than what is stored.")
 @AS_JSON
 def replay(production_id: str, dry_run: bool, as_json: bool) -> None:
-    """Make a production's state anew from its kept events, then ask JARAI. Stored files stay stored."""
+    """Make a production's state anew from its kept events, then ask JARAI. Stored files stay stored.
+
+    \b
+    jarai-receiver productions replay 3f2c8c1e-… --dry-run      only shows what would differ
+    """
     redis = runtime_here().redis
     production = _production(redis, production_id)
     identity = production.production_id
@@ -169,6 +272,32 @@ def _production(redis: Redis, production_id: str) -> Production:
     if found is None:
         raise ReceiverError(f"no production {identity} is known here; follow it with: productions track {identity}")
     return found
+
+
+def _circumstances(here: Runtime, production: Production) -> Circumstances:
+    pace = pacing.read(here.redis, here.settings)
+    budget = pace.budget
+
+    def ahead(seconds: float) -> datetime | None:
+        return datetime.fromtimestamp(seconds, UTC) if seconds > pace.now else None
+
+    return Circumstances(
+        now=pace.moment,
+        inbox=kept.waiting(here.redis, production.production_id),
+        patience=pace.intervals.patience(production),
+        held_until=held_until(production, pace.spread),
+        paused_until=ahead(budget.paused_until),
+        down_until=ahead(budget.down_until),
+        left_today=pace.left_today,
+        per_day=per_day(budget, pace.limits, pace.now),
+        has_key=bool(here.settings.jarai_api_key),
+        storage_fails=due.storage_fails(here.redis),
+        progress=kept.progress(here.redis, production),
+    )
+
+
+def _status(one: dict[str, Any]) -> str:
+    return f"{one['status'] or '?'}{' (SANDBOX)' if one['sandbox'] else ''}"
 
 
 def _files(one: dict[str, Any]) -> str:

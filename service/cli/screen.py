@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pkgutil import resolve_name
 from typing import Any
 
@@ -20,6 +21,7 @@ from rich.table import Table
 from service import envfile, log, runtime
 from service.core.errors import InvalidField, JaraiError, ReceiverError
 from service.core.redaction import redact
+from service.core.why import span
 from service.runtime import Runtime
 from service.settings import in_environment, load
 
@@ -84,6 +86,22 @@ def plain(value: object) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
+def moment(when: datetime | str | None, now: datetime) -> str:
+    """A point in time as a person here reads it: `14:02:11, 3 min ago`. `when` may be ISO 8601."""
+    if not when:
+        return ""
+    then = datetime.fromisoformat(when) if isinstance(when, str) else when
+    ahead = then - now
+    relative = f"in {span(ahead)}" if ahead > timedelta(seconds=1) else f"{span(-ahead)} ago"
+    return f"{clock(then, now)}, {relative}"
+
+
+def clock(then: datetime, now: datetime) -> str:
+    """The local time of an instant, with its day where that is not today's."""
+    local = then.astimezone()
+    return f"{local:%H:%M:%S}" if local.date() == now.astimezone().date() else f"{local:%Y-%m-%d %H:%M}"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
     """A table, or the sentence `empty` where there are no rows."""
     if not rows:
@@ -92,7 +110,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) 
         return
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        shown.add_column(column, overflow="fold", no_wrap=column in ("production", "id"))
+        shown.add_column(column, overflow="fold", no_wrap=column in ("production", "id", "account"))
     for row in rows:
         shown.add_row(*(plain(cell).replace("[", r"\[") for cell in row))
     console = Console()

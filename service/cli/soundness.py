@@ -16,7 +16,14 @@ from service.core.errors import ReceiverError
 @click.command()
 @AS_JSON
 def check(as_json: bool) -> None:
-    """Is this deployment sound? Exit code 1 when something would be lost or not work."""
+    """Is this deployment sound? Exit code 1 when something would be lost or not work.
+
+    Costs four requests of JARAI's budget.
+
+    \b
+    jarai-receiver check
+    jarai-receiver check --json | jq -r '.[] | select(.verdict != "ok") | .says'
+    """
     lines = list(workers("workers.check:examine")(runtime_here()))
     if as_json:
         print_json([{"part": line.part, "verdict": line.verdict, "says": line.says} for line in lines])

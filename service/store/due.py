@@ -185,6 +185,11 @@ def storage_failed(redis: Redis, needed_bytes: int) -> bool:
     return bool(STORAGE_FAILED.run(redis, needed_bytes, STORAGE_PAUSE_MS, _STORAGE_MEMORY_MS))
 
 
+def storage_fails(redis: Redis) -> bool:
+    """Whether the storage took no file when it was last tried."""
+    return bool(redis.exists(f"{PREFIX}storage"))
+
+
 def storage_works(redis: Redis, stored_bytes: int) -> bool:
     """A file lies in its place. True when that is news: one as large had found no room, and downloads go on."""
     return bool(STORAGE_WORKS.run(redis, stored_bytes))

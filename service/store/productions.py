@@ -141,6 +141,12 @@ def progress(redis: Redis, one: Production) -> dict[str, Progress]:
     }
 
 
+def waiting(redis: Redis, production_id: str) -> int:
+    """How many things that were learnt about it are not taken in yet."""
+    length: Any = redis.llen(f"{PREFIX}inbox:{production_id}")
+    return int(length)
+
+
 def downloads(redis: Redis) -> list[Progress]:
     """How far each file has come that is on its way."""
     values: Any = redis.hvals(f"{PREFIX}progress")
