@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from service import log
 from service.core.errors import StoreUnavailable
-from service.jarai import Jarai
 from service.settings import DEFAULT_REDIS_URL, Settings, load
 from service.store.connection import connect, safety_problems
+
+if TYPE_CHECKING:
+    from service.jarai import Jarai
 
 _TIMEOUT_SECONDS = 5.0
 INTAKE_TIMEOUT_SECONDS = 0.7
@@ -36,6 +39,8 @@ class Runtime:
 
     @cached_property
     def jarai(self) -> Jarai:
+        from service.jarai import Jarai  # with its HTTP client a tenth of a start, and only the poller's and `check`'s
+
         return Jarai(self.settings.jarai_api_url, self.settings.jarai_api_key)
 
 
