@@ -38,15 +38,25 @@ class Commands:
             said = [Path(place) / name for name in ("out", "err")]
             wanted = {"arguments": list(arguments), "environment": dict(environment), "folder": str(folder),
                       "streams": [str(path) for path in said]}  # fmt: skip
-            code = self._ask(json.dumps(wanted), seconds)
+            try:
+                code = self._ask(json.dumps(wanted), seconds)
+            except BaseException:  # the next command must not be given this one's answer
+                self.end(kill=True)
+                raise
+            if code is None:
+                self.end()
+                raise TimeoutError(f"{arguments} did not end within {seconds} s")
             return subprocess.CompletedProcess(list(arguments), code, *(path.read_text() for path in said))
 
-    def end(self) -> None:
+    def end(self, kill: bool = False) -> None:
         if self._process is not None:
+            if kill:
+                self._process.kill()
             self._process.communicate()
             self._process = None
 
-    def _ask(self, line: str, seconds: float) -> int:
+    def _ask(self, line: str, seconds: float) -> int | None:
+        """The exit code; None when it was ended for taking so long."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.commands"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -61,10 +71,7 @@ class Commands:
         late.start()
         answer = process.stdout.readline()
         late.cancel()
-        if not answer:
-            self.end()
-            raise TimeoutError(f"the command did not end within {seconds} s: {line}")
-        return int(answer)
+        return int(answer) if answer else None
 
 
 @contextlib.contextmanager
