@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.deployment import Deployment
+from tests.commands import Commands, commands
+from tests.deployment import Deployment, memory_folder
 from workers import redis_server
 from workers.simulator.running import Running, run_in_thread
 from workers.simulator.settings import Settings as SimulatorSettings
@@ -25,11 +26,13 @@ def _nothing_from_outside() -> None:
         ours = name.startswith(("JARAI_", "POLL_", "LOG_", "RATE_", "NOTIFY_")) or name in ("REDIS_URL", "ADMIN_TOKEN")
         if ours or name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             del os.environ[name]
+    # Hundreds of processes are started here: with this set, each would compile the same sources anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")
 def _redis_url() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder, redis_server.running(Path(folder)) as url:
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder, redis_server.running(Path(folder)) as url:
         yield url
 
 
@@ -55,8 +58,15 @@ def simulator() -> Iterator[Running]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def _commands() -> Iterator[Commands]:
+    with commands() as made:
+        yield made
+
+
 @pytest.fixture
-def deployment(simulator: Running, redis_url: str, tmp_path: Path) -> Iterator[Deployment]:
+def deployment(simulator: Running, redis_url: str, tmp_path: Path, _commands: Commands) -> Iterator[Deployment]:
     """Nothing runs yet: a test starts the processes that it is about."""
     with Deployment.prepare(simulator, redis_url, tmp_path) as prepared:
+        prepared.commands = _commands
         yield prepared

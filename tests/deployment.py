@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +19,11 @@ from typing import Any, TypeVar
 
 import urllib3
 
+from tests.commands import Commands
 from workers.simulator.running import Running
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
+_OF_A_PERSON = ("productions", "deadletters", "verify", "rebuild", "check")
 Found = TypeVar("Found")
 
 
@@ -34,6 +37,16 @@ def eventually(look: Callable[[], Found | None], seconds: float = 20, what: str 
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen within {seconds} s")
         time.sleep(0.02)
+
+
+def memory_folder() -> str | None:
+    """Where a server syncs every write without waiting for a disk, if there is room; None: where files usually are.
+
+    No test takes the power away: what was synced there outlives a killed process as it does on a disk.
+    """
+    folder = "/dev/shm"
+    roomy = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 1024**3
+    return folder if roomy else None
 
 
 def free_port() -> int:
@@ -52,6 +65,7 @@ class Deployment:
     folder: Path
     url: str
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    commands: Commands | None = None
 
     @classmethod
     @contextlib.contextmanager
@@ -130,7 +144,14 @@ class Deployment:
         self.processes.clear()
 
     def command(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run `jarai-receiver` to its end."""
+        """Run `jarai-receiver` to its end; one that only looks and asks, in a process that need not import anything."""
+        environment = {**os.environ, **self.environment, **settings}
+        if self.commands is not None and arguments[0] in _OF_A_PERSON:
+            return self.commands.run(arguments, environment, self.folder, seconds=60)
+        return self.program(*arguments, **settings)
+
+    def program(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """As `command`, by an interpreter of its own."""
         return subprocess.run(
             [sys.executable, "-m", "service.cli", *arguments],
             env={**os.environ, **self.environment, **settings},

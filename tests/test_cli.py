@@ -328,5 +328,25 @@ def test_a_reader_that_goes_away_is_no_traceback(deployment: Deployment, redis: 
 
 def test_a_command_is_quick_enough_for_a_script(deployment: Deployment) -> None:
     started = time.monotonic()
-    deployment.command("productions", "list")
+    assert deployment.program("productions", "list").returncode == 0
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (("productions", "list"), {}),
+        (("productions", "list", "--json"), {}),
+        (("productions", "show", "nonsense"), {}),
+        (("productions", "show"), {}),
+        (("deadletters", "list"), {"PORT": "eighty"}),
+        (("verify",), {}),
+    ],
+)
+def test_the_commands_of_these_tests_are_those_of_a_person(
+    deployment: Deployment, redis: Redis, arguments: tuple[str, ...], settings: dict[str, str]
+) -> None:
+    """Most are run in a process that has imported everything before; an interpreter of its own says the same."""
+    take_in(redis, event(new_id(), 1))
+    done, alone = deployment.command(*arguments, **settings), deployment.program(*arguments, **settings)
+    assert (done.returncode, done.stdout, done.stderr) == (alone.returncode, alone.stdout, alone.stderr)

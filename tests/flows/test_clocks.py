@@ -77,7 +77,8 @@ def _redis_time(deployment: Deployment) -> float:
         return float(redis.time()[0])
 
 
-@pytest.mark.parametrize("jumps", [(HOUR,), (-HOUR,), (HOUR, 0), (-HOUR, 0), (0, 3 * HOUR, -HOUR)])
+# Early all the time; late, then put right; right, then far ahead, and late to the end.
+@pytest.mark.parametrize("jumps", [(HOUR,), (-HOUR, 0), (0, 3 * HOUR, -HOUR)])
 def test_redis_may_be_wrong_by_an_hour_and_its_clock_may_jump(
     astray: Deployment, simulator: Running, clock: Clock, jumps: tuple[int, ...]
 ) -> None:

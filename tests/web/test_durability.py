@@ -18,6 +18,7 @@ import pytest
 from redis import Redis
 
 from service.store.scripts import PREFIX
+from tests.deployment import memory_folder
 from tests.store.making import event, new_id, signed
 from tests.web.conftest import SECRETS, Web, run_web
 from workers.redis_server import find_binary
@@ -60,7 +61,7 @@ class Store:
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="r", dir=memory_folder() or "/tmp") as folder:
         made = Store(Path(folder))
         made.start()
         try:

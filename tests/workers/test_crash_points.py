@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,8 @@ from workers.advance import drain
 from workers.asker import Asker
 from workers.notify import Notifier
 
-FILES = [{"type": "Video", "bytes": 1_500_000}, {"type": "Transcript", "bytes": 2_000}]
+FILES: list[dict[str, Any]] = [{"type": "Video", "bytes": 1_500_000}, {"type": "Transcript", "bytes": 2_000}]
+SMALL_FILES = [{**file, "bytes": 2_000} for file in FILES]  # where it is not the fetching that dies
 MOST_EFFECTS = 400
 
 
@@ -93,9 +95,9 @@ def _recover(bench: Bench) -> None:
     bench.until_quiet()
 
 
-def _published(bench: Bench) -> str:
+def _published(bench: Bench, files: list[dict[str, Any]]) -> str:
     """A production that JARAI has published."""
-    plan = {"steps": 0, "stepSeconds": 0, "phaseSeconds": 0, "deliverables": FILES}
+    plan = {"steps": 0, "stepSeconds": 0, "phaseSeconds": 0, "deliverables": files}
     identity = bench.simulator.produce(plan)
     eventually(lambda: bench.truth(identity)["status"] == "Published")
     return identity
@@ -158,7 +160,7 @@ def test_an_intake_that_dies_anywhere_has_kept_whatever_it_answered(
 
 @pytest.mark.timeout(600)
 def test_an_advance_worker_that_dies_anywhere_has_written_down_all_or_nothing(bench: Bench, victims: Victims) -> None:
-    identity = _published(bench)
+    identity = _published(bench, SMALL_FILES)
 
     def one(before: int) -> bool:
         _begin(bench, identity)
@@ -179,7 +181,7 @@ def test_an_advance_worker_that_dies_anywhere_has_written_down_all_or_nothing(be
 def test_a_download_worker_that_dies_anywhere_leaves_every_file_right_and_stored_once(
     bench: Bench, victims: Victims
 ) -> None:
-    identity = _published(bench)
+    identity = _published(bench, FILES)
 
     def one(before: int) -> bool:
         _begin(bench, identity)
@@ -200,7 +202,7 @@ def test_a_download_worker_that_dies_anywhere_leaves_every_file_right_and_stored
 
 @pytest.mark.timeout(600)
 def test_a_poller_that_dies_anywhere_costs_time_and_nothing_else(bench: Bench, victims: Victims) -> None:
-    identity = _published(bench)
+    identity = _published(bench, SMALL_FILES)
     tracked = bench.simulator.produce({"outcome": "Failed", "steps": 0, "phaseSeconds": 0})
     eventually(lambda: bench.truth(tracked)["status"] == "Failed")
 
