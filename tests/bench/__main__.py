@@ -24,6 +24,7 @@ from redis import Redis
 from service import log
 from service.core.schedule import Intervals
 from service.store import inbox
+from tests.bench import polling
 from tests.bench.downloads import downloads
 from tests.bench.load import EVENTS_PER_PRODUCTION, KEY
 from tests.deployment import eventually, free_port
@@ -137,6 +138,8 @@ def main() -> None:
         ratios = [mine / reference for mine, reference in pairs]
         ours, theirs = median(mine for mine, _ in pairs), median(reference for _, reference in pairs)
         print(f"{what:<34}{ours:>10,.1f}{theirs:>12,.1f}{median(ratios):>8.2f}{min(ratios):>7.2f}{max(ratios):>7.2f}")
+    print()
+    polling.main()
 
 
 if __name__ == "__main__":
