@@ -33,7 +33,9 @@ CATALOGUE: Mapping[str, Entry] = {
     "service.secret_missing": Entry(
         "error", "", "JARAI_WEBHOOK_SECRETS is not set: every webhook is refused with 401.", True
     ),
-    "settings.reloaded": Entry("info", "secrets", "JARAI_WEBHOOK_SECRETS in .env has changed; `web` goes by it."),
+    "settings.reloaded": Entry(
+        "info", "process", "JARAI_API_KEY or JARAI_WEBHOOK_SECRETS in .env has changed, and this process goes by it."
+    ),
     "settings.refused": Entry("warning", "error", "The .env file has changed and can't be used; what was read stays."),
     "process.started": Entry("info", "process, pid", "The launcher started a process."),
     "process.ended": Entry(

@@ -259,13 +259,20 @@ class Watcher:
         self._dotenv = dotenv
         self._seen = self._stamp()
 
-    def look(self) -> Settings | None:
-        """The settings anew if the file is another than at the last look. Raises SettingsError, once a change."""
+    def look(self, current: Settings) -> Settings | None:
+        """`current` with the API key and the signing secrets that the file has now, where those are others.
+
+        Everything else needs a restart. Raises SettingsError, once for each change, when the file can't be used.
+        """
         now = self._stamp()
         if now == self._seen:
             return None
         self._seen = now
-        return load(dotenv=self._dotenv)
+        found = load(dotenv=self._dotenv)
+        renewed = {"jarai_api_key": found.jarai_api_key, "webhook_secrets": found.webhook_secrets}
+        if all(getattr(current, name) == value for name, value in renewed.items()):
+            return None
+        return current.model_copy(update=renewed)
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:

@@ -256,18 +256,22 @@ def test_no_secret_shows_when_settings_are_printed() -> None:
     assert "Z2VoZWlt" not in shown
 
 
-def test_a_changed_file_is_noticed_once_and_a_broken_one_is_said_once(tmp_path: Path) -> None:
-    path = tmp_path / ".env"
+def test_changed_secrets_are_noticed_once_and_a_broken_file_is_said_once(tmp_path: Path) -> None:
+    path, current = tmp_path / ".env", load({"PORT": "9000"}, None)
     watcher = Watcher(path)
-    assert watcher.look() is None
-    path.write_text("JARAI_WEBHOOK_SECRETS=SmVmZQ\n")
-    found = watcher.look()
+    assert watcher.look(current) is None
+    path.write_text("JARAI_WEBHOOK_SECRETS=SmVmZQ\nPORT=9999\n")
+    found = watcher.look(current)
     assert found is not None
-    assert found.webhook_keys == (b"Jefe",)
-    assert watcher.look() is None
+    assert (found.webhook_keys, found.port) == ((b"Jefe",), 9000), "everything else needs a restart"
+    assert watcher.look(found) is None
+    path.write_text("JARAI_WEBHOOK_SECRETS=SmVmZQ\nJARAI_API_KEY=jarai_live_another\n")
+    renewed = watcher.look(found)
+    assert renewed is not None
+    assert renewed.jarai_api_key == "jarai_live_another"
     path.write_text("PORT=eighty-eight\n")
     with pytest.raises(SettingsError):
-        watcher.look()
-    assert watcher.look() is None
-    path.unlink()
-    assert watcher.look() == load(dotenv=None)
+        watcher.look(renewed)
+    assert watcher.look(renewed) is None
+    path.write_text("JARAI_WEBHOOK_SECRETS=SmVmZQ\nJARAI_API_KEY=jarai_live_another\n# no more\n")
+    assert watcher.look(renewed) is None, "nothing that counts has changed"

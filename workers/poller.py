@@ -12,7 +12,9 @@ from time import monotonic
 from redis.exceptions import RedisError
 
 from service import jobs, log
+from service.core.errors import SettingsError
 from service.runtime import Runtime
+from service.settings import Watcher
 from service.store import deployment, due, productions
 from workers.asker import Asker
 from workers.radar import SECONDS_BETWEEN_LOOKS, Radar
@@ -30,6 +32,7 @@ class Poller:
         self._redis = runtime.redis
         self._stopping = False
         self._wake = threading.Event()
+        self._settings, self._watcher = runtime.settings, Watcher()
         asks = bool(runtime.settings.jarai_api_key)
         self._asker = Asker(runtime.redis, runtime.jarai, runtime.settings) if asks else None
         self._notifies = bool(runtime.settings.notify_url)
@@ -80,8 +83,24 @@ class Poller:
                 self._log("production.forgotten", production_id=identity)
         if monotonic() - self._looked_at > SECONDS_BETWEEN_LOOKS:
             self._looked_at = monotonic()
+            self._renew()
             self._radar.look()
         return self._nap(now)
+
+    def _renew(self) -> None:
+        """Ask with another API key from now on, where the `.env` file has another."""
+        try:
+            found = self._watcher.look(self._settings)
+        except SettingsError as error:
+            self._log("settings.refused", error=str(error))
+            return
+        if found is None:
+            return
+        log.configure(found.log_format, found.log_level, (*self._settings.secrets, *found.secrets))
+        self._settings = found
+        self._asker = Asker(self._redis, Runtime(found).jarai, found) if found.jarai_api_key else None
+        self._radar = Radar(self._redis, found)
+        self._log("settings.reloaded", process="poller")
 
     def _look_for_loss(self, found: str) -> None:
         """A Redis that was emptied under us, or put in the place of ours, is said once among all pollers."""

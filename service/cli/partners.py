@@ -71,7 +71,7 @@ def rotate_key(yes: bool, saves: bool) -> None:
     """Have JARAI make a new API key: shows it, once, alone on stdout. The old one works for 24 hours more.
 
     \b
-    jarai-receiver partners rotate-key --save        then restart worker, poller and web within 24 hours
+    jarai-receiver partners rotate-key --save        what runs in this folder goes by it at once
     """
     here = runtime_here()
     if not yes:
@@ -84,8 +84,8 @@ def rotate_key(yes: bool, saves: bool) -> None:
         raise
     _show(key, saves)
     click.echo(
-        "The old key works for 24 hours more. Processes that run (web, worker, poller) need the new one by then: "
-        "restart them.",
+        "The old key works for 24 hours more. A web or poller that reads .env goes by the new one within half a minute "
+        "of --save; where the key is a real environment variable, restart them by then.",
         err=True,
     )
 

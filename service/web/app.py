@@ -94,22 +94,22 @@ def create(runtime: Runtime) -> Starlette:
 
 
 async def _watch(app: Starlette, webhook: WebhookEndpoint) -> None:
-    """Go by the webhook secrets of a `.env` file that changes, so that they can be rotated without a restart."""
+    """Go by the secrets of a `.env` file that changes, so that they can be rotated without a restart."""
     watcher = Watcher()
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
         before = app.state.settings
         try:
-            found = watcher.look()
+            found = watcher.look(before)
         except SettingsError as error:
             log.get()("settings.refused", error=str(error))
             continue
-        if found is None or found.webhook_secrets == before.webhook_secrets:
+        if found is None:
             continue
-        app.state.settings = before.model_copy(update={"webhook_secrets": found.webhook_secrets})
-        log.configure(before.log_format, before.log_level, (*before.secrets, *app.state.settings.secrets))
+        app.state.settings, app.state.runtime = found, Runtime(found)
+        log.configure(before.log_format, before.log_level, (*before.secrets, *found.secrets))
         webhook.use(found.webhook_keys)
-        log.get()("settings.reloaded", secrets=len(found.webhook_secrets))
+        log.get()("settings.reloaded", process="web")
 
 
 def serve(runtime: Runtime) -> None:

@@ -325,6 +325,22 @@ def test_the_sweep_rings_for_what_lost_its_bell(
         eventually(lambda: redis.llen("rq:queue:advance") and redis.llen("rq:queue:download"), 5)
 
 
+def test_a_key_that_is_rotated_in_the_settings_file_is_used_without_a_restart(
+    redis: Redis, redis_url: str, simulator: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("workers.poller.SECONDS_BETWEEN_LOOKS", 0.1)
+    here = runtime(redis_url, simulator, tmp_path, JARAI_API_KEY="jarai_live_rotated_away")
+    track(redis, simulator.produce(HELD))
+    with polling(here):
+        eventually(lambda: [one["status"] for one in simulator.truth()["apiRequests"]] == [401], what="the refusal")
+        redis.delete(f"{PREFIX}budget")
+        (tmp_path / ".env").write_text(
+            f"JARAI_API_KEY={simulator.settings.api_key}\nJARAI_API_URL={simulator.api_url}\n"
+        )
+        eventually(lambda: simulator.truth()["apiRequests"][-1]["status"] == 200, 8, what="the new key")
+
+
 def test_without_a_key_it_sweeps_and_asks_nothing(
     redis: Redis, redis_url: str, simulator: Running, tmp_path: Path
 ) -> None:
