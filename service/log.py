@@ -67,7 +67,9 @@ CATALOGUE: Mapping[str, Entry] = {
         "JARAI has started a production, which is followed from now on; `retry_of`: in the place of one that expired.",
     ),
     "production.retried": Entry("info", "retried_as", "It had expired, and another was triggered in its place."),
-    "production.cancelled": Entry("info", "", "Somebody had JARAI cancel a production; its status follows."),
+    "production.cancelled": Entry(
+        "info", "correlation_id", "Somebody had JARAI cancel a production; its status follows."
+    ),
     "production.status_changed": Entry(
         "info", "from_status, to_status, source, event_id, event_type, sequence_number", "A production moved."
     ),

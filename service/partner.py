@@ -79,7 +79,7 @@ def trigger(here: Runtime, wish: Wanted, retries_left: int = 0, *, again: bool =
         seen = triggers.unclaimed(redis, wish.account_id, before.at)
         raise OutcomeUnknown(still_in_doubt(before.at, before.now, seen), repeated=True)
     try:
-        identity = _answer(here, wish.request, token, read_started)
+        identity, reference = _answer(here, wish.request, token, lambda one: (read_started(one), one.correlation_id))
     except JaraiError as error:
         if isinstance(error, JaraiUnavailable) and error.sent:
             raise _in_doubt(redis, intent, error) from None
@@ -93,7 +93,7 @@ def trigger(here: Runtime, wish: Wanted, retries_left: int = 0, *, again: bool =
     except RedisError as error:
         raise _not_tracked("started", identity, error) from None
     _ring(redis)
-    log.get()("production.triggered", production_id=identity, account_id=wish.account_id)
+    log.get()("production.triggered", production_id=identity, account_id=wish.account_id, correlation_id=reference)
     return identity
 
 
@@ -103,12 +103,18 @@ def cancel(here: Runtime, identity: str) -> None:
     Raises JaraiError, NoRequestLeft, NotTracked, SettingsError and RedisError.
     """
     token = _permission(here)
-    _answer(here, partner_api.cancel_request(identity), token, partner_api.read_done)
+    request = partner_api.cancel_request(identity)
+    reference = _answer(here, request, token, _done)
     try:
         operator.refresh(here.redis, identity)
     except RedisError as error:
         raise _not_tracked("cancelled", identity, error) from None
-    log.get()("production.cancelled", production_id=identity)
+    log.get()("production.cancelled", production_id=identity, correlation_id=reference)
+
+
+def _done(response: Response) -> str | None:
+    partner_api.read_done(response)
+    return response.correlation_id
 
 
 def _permission(here: Runtime) -> str:
