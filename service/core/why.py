@@ -60,7 +60,7 @@ def _waiting_for(p: Production, here: Circumstances, clock: Clock) -> Iterator[s
     if here.inbox:
         yield f"a worker on the queue advance: {here.inbox} thing(s) that were learnt are not taken in yet"
     if p.settled and not here.inbox:
-        yield f"nothing: it is {p.status}, and every file is stored"
+        yield f"nothing: it is {p.status}, and {'every file is stored' if p.deliverables else 'nothing is left to do'}"
         return
     if p.refused is not None:
         again = f"`productions refresh {p.production_id}`"
@@ -146,7 +146,8 @@ def _known_from(p: Production, here: Circumstances, clock: Clock) -> Iterator[st
         yield f"last webhook: number {p.sequence}, {span(here.now - p.last_event_at)} ago"
     if p.missing:
         asked = "JARAI has been asked since" if p.hole_at is None else "JARAI has not been asked since"
-        yield f"webhooks that never came: {_holes(p)}; {asked}"
+        known = "its end is known all the same" if p.terminal else asked
+        yield f"webhooks that never came: {_holes(p)}; {known}"
     if p.last_asked_at is not None:
         yield f"JARAI was last asked {span(here.now - p.last_asked_at)} ago"
     if p.deliverables:

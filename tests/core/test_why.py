@@ -92,6 +92,8 @@ def test_one_that_is_settled_waits_for_nothing() -> None:
     stored = replace(VIDEO, state="stored")
     settled = replace(PUBLISHED, settled=True, deliverables=(stored,))
     assert waits(settled) == ("nothing: it is Published, and every file is stored",)
+    failed = replace(NEW, status="Failed", settled=True)
+    assert waits(failed) == ("nothing: it is Failed, and nothing is left to do",)
     assert waits(settled, inbox=1)[0].startswith("a worker on the queue advance")
 
 
@@ -111,6 +113,8 @@ def test_one_that_is_settled_waits_for_nothing() -> None:
         (replace(MAKING, missing=((2, 2),)), "webhooks that never came: 2; JARAI has been asked since"),
         (replace(MAKING, missing=((2, 2),), hole_at=at(3)),
          "webhooks that never came: 2; JARAI has not been asked since"),
+        (replace(PUBLISHED, missing=((2, 2),), hole_at=at(3)),
+         "webhooks that never came: 2; its end is known all the same"),
         (replace(MAKING, missing=tuple((n, n) for n in range(1, 20, 2))),
          "webhooks that never came: 1, 3, 5, 7, 9, …; JARAI has been asked since"),
         (replace(PUBLISHED, deliverables=(VIDEO, replace(VIDEO, key="k", state="stored"))),
