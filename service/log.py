@@ -98,7 +98,10 @@ CATALOGUE: Mapping[str, Entry] = {
         "A number is always missing before this event type: the subscription lacks one, and nobody asks for it again.",
     ),
     "webhooks.silent": Entry(
-        "error", "seconds, productions, likely", "Productions are being made, and no webhook comes for any.", True
+        "error",
+        "seconds, productions, recovered, likely",
+        "Productions are being made, and no webhook comes for any; `recovered`: what polls have found instead.",
+        True,
     ),
     "webhooks.heard_again": Entry("info", "", "Webhooks come again."),
     "jarai.refused": Entry("error", "code, error, correlation_id", "JARAI refuses this deployment's API key.", True),

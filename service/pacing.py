@@ -49,7 +49,11 @@ class Pace:
 
     def noticed_within(self, watched: list[Production]) -> timedelta:
         """How late a webhook that gets lost now is noticed, at the longest."""
-        return longest_unnoticed(watched, self.moment, self.intervals, self.spread)
+        longest = longest_unnoticed(watched, self.moment, self.intervals, self.spread).total_seconds()
+        budget = self.budget
+        silenced = max(budget.paused_until, budget.down_until) - self.now
+        spent = until_midnight(self.now) if self.left_today == 0 else 0.0
+        return timedelta(seconds=max(longest, silenced, spent))
 
     def at_this_rate(self) -> Pace:
         """An hour before midnight UTC, if requests are spent as they have been today."""

@@ -141,12 +141,15 @@ def _for_the_budget(redis: Redis, request: Request, response: Response | None) -
     wait_seconds = partner_api.retry_after_seconds(response) if response.status >= 400 else None
     answer = read_answer(response.status, response.headers, wait_seconds, requests.now(redis))
     starts = request.method == "POST" and request.scope == "productions:write"
-    if starts and answer.status == 429 and (wait_seconds or 0) > _LONGEST_QUOTA_PAUSE_SECONDS:
+    if starts and answer.status == 429:
         # CONTRACT [docs]: an account has a quota of productions a day, too. When that is used up, requests may not be,
         # and nobody must stop polling until midnight. Should it be the requests, the next poll is told so.
         if answer.remaining:
             return replace(answer, status=409, retry_after_seconds=None)
-        return replace(answer, retry_after_seconds=_LONGEST_QUOTA_PAUSE_SECONDS)
+        if (wait_seconds or 0) > _LONGEST_QUOTA_PAUSE_SECONDS:
+            return replace(answer, retry_after_seconds=_LONGEST_QUOTA_PAUSE_SECONDS)
+    if response.status == 403 and partner_api.error_code(response) == partner_api.PARTNER_NOT_ACTIVE:
+        return replace(answer, status=401)  # no question of this partner is answered
     return answer
 
 

@@ -335,7 +335,7 @@ def test_a_command_is_quick_enough_for_a_script(deployment: Deployment) -> None:
 @pytest.mark.parametrize(
     ("arguments", "settings"),
     [
-        (("productions", "list"), {}),
+        (("productions", "list", "--status", "Failed"), {}),
         (("productions", "list", "--json"), {}),
         (("productions", "show", "nonsense"), {}),
         (("productions", "show"), {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -19,6 +20,7 @@ from service.store.productions import Claim
 from workers import shutdown
 
 _PRODUCTIONS_AT_ONCE = 32
+_PRODUCTIONS_AT_A_PACE = 2000
 
 
 def run() -> None:
@@ -26,19 +28,24 @@ def run() -> None:
     here = runtime.current("worker advance")
     settings = here.settings
     try:
-        intervals = pacing.read(here.redis, settings).intervals
-        drain(here.redis, intervals, timedelta(days=settings.retention_days), notify=bool(settings.notify_url))
+        retention, notify = timedelta(days=settings.retention_days), bool(settings.notify_url)
+        done = _PRODUCTIONS_AT_A_PACE
+        while done >= _PRODUCTIONS_AT_A_PACE:  # what may be asked, and how often, changes under load
+            intervals = pacing.read(here.redis, settings).intervals
+            done = drain(here.redis, intervals, retention, notify=notify, most=_PRODUCTIONS_AT_A_PACE)
     except RedisError as error:  # the sweep rings again when Redis is back
         log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
 
 
-def drain(redis: Redis, intervals: Intervals, retention: timedelta, *, notify: bool = False) -> int:
-    """Take in everything that is due; how many productions that were. Any number may run at the same time.
+def drain(
+    redis: Redis, intervals: Intervals, retention: timedelta, *, notify: bool = False, most: float = math.inf
+) -> int:
+    """Take in everything that is due, about `most` productions; how many that were. Any number may run together.
 
     `notify`: somebody is to be told what has become of them.
     """
     done = 0
-    while not shutdown.requested():
+    while done < most and not shutdown.requested():
         claims = productions.claim(redis, _PRODUCTIONS_AT_ONCE)
         if not claims:
             break

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from service import jobs, log, pacing, partner
 from service.core import partner_api, retry, triggering
 from service.core.errors import JaraiError, JaraiRefused, JaraiUnavailable, RateLimited, UnreadableState
+from service.core.evidence import without_future
 from service.core.observations import (
     AskFailed,
     DeliverablesAnswered,
@@ -31,6 +32,7 @@ from service.store.triggers import Intent
 
 _LONGEST_WAIT_SECONDS = 1.0
 _LARGEST_LEAD = timedelta(days=1)
+_LEAST_QUOTA_PAUSE = timedelta(minutes=5)  # before a production is asked for again that an account had no quota for
 
 
 class Asker:
@@ -75,7 +77,7 @@ class Asker:
             died = JaraiRefused(f"each of {retry.MOST_CLAIMS} processes that asked died or hung", code="PROCESS_DIED")
             self._report_failed(production, question, now, died, final=True)
             return
-        held = held_until(production, pacing.read(self._redis, self._settings).spread)
+        held = held_until(without_future(production, now), pacing.read(self._redis, self._settings).spread)
         if held is not None and held > now:
             requests.give_back(self._redis, token)
             due.give_back_ask(self._redis, identity, held)
@@ -90,12 +92,12 @@ class Asker:
             observation = _read(response, production, now, question)
         except RateLimited as error:  # its turn comes again as soon as the budget allows
             self._say_failed(production, question, error)
-            wait = timedelta(seconds=error.retry_after_seconds or 0) if question == "trigger" else timedelta(0)
-            due.give_back_ask(self._redis, identity, now + wait if wait else None)
+            wait = max(_LEAST_QUOTA_PAUSE, timedelta(seconds=error.retry_after_seconds or 0))
+            due.give_back_ask(self._redis, identity, now + wait if question == "trigger" else None)
         except JaraiError as error:
             if error.status in (401, 403):  # the key's fault more likely than the production's
                 self._log("jarai.refused", code=error.code, error=str(error), correlation_id=error.correlation_id)
-            if error.status == 401:
+            if error.status == 401 or error.code == partner_api.PARTNER_NOT_ACTIVE:
                 self._say_failed(production, question, error)
                 due.give_back_ask(self._redis, identity)
                 return
@@ -125,17 +127,19 @@ class Asker:
         """
         identity = production.production_id
         wish = triggering.as_sent(production.account_id or "", production.trigger_body)
-        intent = Intent(f"{identity}-{production.retries_left}", token, wish.account_id, wish.short_topic)
-        before = triggers.intend(self._redis, intent, again=production.retry_forced)
+        digest = f"{identity}-{production.retries_left}-{production.retry_round}"
+        intent = Intent(digest, token, wish.account_id, wish.short_topic)
+        before = triggers.intend(self._redis, intent, again=False)
         if before is not None:  # a process died between the question and the answer
             requests.give_back(self._redis, token)
-            raise self._in_doubt(wish.account_id, before.at, "no answer was taken in")
+            raise self._in_doubt(wish.account_id, before.at, "no answer was taken in", None)
         try:
             response = partner.counted(self._redis, self._jarai, wish.request, token)
             started = triggering.read_started(response)
         except JaraiUnavailable as error:
             if error.sent:
-                raise self._in_doubt(wish.account_id, triggers.doubt(self._redis, intent), str(error)) from None
+                since = triggers.doubt(self._redis, intent)
+                raise self._in_doubt(wish.account_id, since, str(error), error.correlation_id) from None
             triggers.relent(self._redis, intent)
             raise
         except JaraiError:
@@ -160,9 +164,9 @@ class Asker:
             correlation_id=response.correlation_id,
         )
 
-    def _in_doubt(self, account_id: str, since: datetime, problem: str) -> JaraiRefused:
-        seen = triggers.unclaimed(self._redis, account_id, since)
-        return JaraiRefused(f"{problem}: {triggering.in_doubt_again(seen)}", code="OUTCOME_UNKNOWN")
+    def _in_doubt(self, account_id: str, since: datetime, problem: str, correlation_id: str | None) -> JaraiRefused:
+        advice = triggering.in_doubt_again(triggers.unclaimed(self._redis, account_id, since))
+        return JaraiRefused(f"{problem}: {advice}", code="OUTCOME_UNKNOWN", correlation_id=correlation_id)
 
     def _report_failed(
         self, production: Production, question: Question, now: datetime, error: JaraiError, *, final: bool
@@ -199,9 +203,11 @@ class Asker:
 
 
 def _question(production: Production, now: datetime) -> Question:
-    if production.retry_at is not None and production.retry_at <= now:
-        return "trigger"
-    return "deliverables" if production.list_at is not None and production.list_at <= now else "status"
+    """What is due first; of what is due already, what tells most. Clocks that were set back leave all ahead."""
+    at: dict[Question, datetime | None]
+    at = {"trigger": production.retry_at, "deliverables": production.list_at, "status": production.status_at}
+    times = {question: max(when, now) for question, when in at.items() if when is not None}
+    return min(times, key=lambda question: times[question], default="status")
 
 
 def _read(response: Response, production: Production, now: datetime, question: Question) -> Written:

@@ -9,8 +9,8 @@ from redis import Redis
 
 from service import log, pacing
 from service.core import radar as core
-from service.core.budget import day
-from service.core.errors import UnreadableState
+from service.core.budget import day, spent_on
+from service.core.errors import MalformedEvent, UnreadableState
 from service.core.production import Production
 from service.core.schedule import Intervals
 from service.pacing import Pace
@@ -22,6 +22,8 @@ _MOST_AT_ONCE = 50
 _SPEAKING = (None, "Queued", "Producing")  # an approval may take days, and says nothing meanwhile
 _ALARM_AFTER_SILENCES = 10
 _ALARM_AFTER_USUAL = 3
+_LATEST_ALARM = timedelta(hours=1)
+_ENOUGH_RECOVERED = 3
 _SECONDS_BETWEEN_ALARMS = 3600.0
 _TWO_DAYS_SECONDS = 2 * 86400.0
 
@@ -53,11 +55,12 @@ class Radar:
         for identity in taken:
             try:
                 production = productions.read(self._redis, identity)
-            except UnreadableState:
+                events = [one.event for one in productions.kept_events(self._redis, identity)]
+            except (UnreadableState, MalformedEvent) as error:
+                self._log("production.unreadable", production_id=identity, error=str(error))
                 continue
             if production is None:  # forgotten meanwhile
                 continue
-            events = [one.event for one in productions.kept_events(self._redis, identity)]
             found = core.account(production, events, known)
             before, known = known, known.after(found.gaps, found.preceded)
             radar.count(
@@ -81,32 +84,39 @@ class Radar:
             return
         counts = radar.read_day(self._redis, yesterday)
         expected = counts["received"] + counts["missed"]
-        budget = requests.read(self._redis)
         self._log(
             "radar.day",
             day=yesterday,
             **counts,
             missed_percent=round(100 * counts["missed"] / expected, 1) if expected else 0.0,
-            requests=budget.spent_today if budget.today == yesterday else 0,
+            requests=spent_on(requests.read(self._redis), yesterday),
         )
         radar.forget_days(self._redis, today)
 
     def _listen(self, watched: list[Production], patience: timedelta) -> None:
-        """Productions are being made, and JARAI says nothing about any of them."""
-        speaking = [one for one in watched if one.status in _SPEAKING and one.refused is None]
-        if not speaking:
-            return
-        known = heard.read(self._redis)
-        now = productions.now(self._redis)
-        since = max(filter(None, (known.last_at, min(one.created_at for one in speaking))))
-        seconds = (now - since).total_seconds()
-        if seconds < patience.total_seconds():
-            if known.last_at is not None and radar.take_back(self._redis, "silence"):
-                self._log("webhooks.heard_again")
-            return
-        if radar.is_first(self._redis, "silence", _SECONDS_BETWEEN_ALARMS):
+        """Productions are being made, and JARAI says nothing about any of them.
+
+        One after the other may be too short for that to show: then it does by how often a poll found what no webhook
+        had said.
+        """
+        known, now = heard.read(self._redis), productions.now(self._redis)
+        last_at = known.last_at
+        if last_at is not None and now - last_at < patience and radar.take_back(self._redis, "silence"):
+            self._log("webhooks.heard_again")
+        speaking = sum(one.status in _SPEAKING and one.refused is None for one in watched)
+        speaking_since = radar.since(self._redis, "speaking", now if speaking else None)
+        recovered, unheard_since = radar.recovered(self._redis, now, last_at)
+        starts = [] if speaking_since is None else [max(speaking_since, last_at or speaking_since)]
+        if recovered >= _ENOUGH_RECOVERED:
+            starts.append(unheard_since)
+        silent = now - min(starts, default=now)
+        if silent >= patience and radar.is_first(self._redis, "silence", _SECONDS_BETWEEN_ALARMS):
             self._log(
-                "webhooks.silent", seconds=round(seconds), productions=len(speaking), likely=likely_cause(known, now)
+                "webhooks.silent",
+                seconds=round(silent.total_seconds()),
+                productions=speaking,
+                recovered=recovered,
+                likely=likely_cause(known, now),
             )
 
     def _tell_outlook(self, pace: Pace, watched: list[Production]) -> None:
@@ -127,7 +137,7 @@ class Radar:
 def alarm_after(intervals: Intervals) -> timedelta:
     """How long JARAI may be silent about everything that is being made."""
     usual = intervals.experience.usual_silence("Producing") or timedelta(0)
-    return max(_ALARM_AFTER_SILENCES * intervals.silence, _ALARM_AFTER_USUAL * usual)
+    return max(_ALARM_AFTER_SILENCES * intervals.silence, min(_LATEST_ALARM, _ALARM_AFTER_USUAL * usual))
 
 
 def likely_cause(known: heard.Heard, now: datetime) -> str:

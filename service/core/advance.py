@@ -110,7 +110,7 @@ class _Step:
             case ManifestFound():
                 self._manifest_found(observation)
             case Retriggered():
-                self._set(retried_as=observation.started_id, retry_forced=False, ask_failures=0)
+                self._set(retried_as=observation.started_id, ask_failures=0)
                 self._say("production.retried", at=observation.at, retried_as=observation.started_id)
             case _:
                 self._operator(observation)
@@ -178,7 +178,7 @@ class _Step:
             self._record(event.sequence_number)
         self._excuse(event)
         if self.experience.always_missing_before(event.event_type):
-            self._excuse_before(event.sequence_number)
+            self._excuse_before(event)
         self._count(event.sequence_number, received_at)
         self._event_status(event, received_at)
         if event.event_type == "production.queued":
@@ -221,12 +221,15 @@ class _Step:
         if p.listed_as_of is not None and event.timestamp < p.listed_as_of:
             self._set(list_excused_sequence=max(p.list_excused_sequence, number))
 
-    def _excuse_before(self, number: int) -> None:
-        """The subscription lacks an event type: what is missing before this event always is."""
-        self._set(
-            excused_sequence=max(self.p.excused_sequence, number - 1),
-            list_excused_sequence=max(self.p.list_excused_sequence, number - 1),
-        )
+    def _excuse_before(self, event: Event) -> None:
+        """The subscription lacks an event type: something is missing before each such event.
+
+        The status needs not be asked for; the list neither, where exactly as much is missing as always is.
+        """
+        before = event.sequence_number - 1
+        self._set(excused_sequence=max(self.p.excused_sequence, before))
+        if self.experience.is_always_so(event.event_type, before - max(self.p.sequence, 0)):
+            self._set(list_excused_sequence=max(self.p.list_excused_sequence, before))
 
     def _look_for_holes(self, at: datetime) -> None:
         hole = any(last > self.p.excused_sequence for _, last in self.p.missing)
@@ -267,7 +270,7 @@ class _Step:
         overtaken = answer.status not in TERMINAL and (older or p.status_sequence > answer.knew_sequence)
         news = answer.status != p.status and not p.terminal and not overtaken
         self._poll_entry(answer, news)
-        if overtaken or (p.terminal and (answer.status != p.status or p.error_code or p.error_message)):
+        if overtaken or (p.terminal and (answer.status != p.status or p.error_code)):
             return
         self._become(answer.status, "poll", answer.at, answer)
         self._set(
@@ -275,7 +278,7 @@ class _Step:
             polled_as_of=answer.as_of,
             expires_at=answer.expires_at or p.expires_at,
             error_code=_safe(answer.error_code),
-            error_message=_safe(answer.error_message),
+            error_message=_safe(answer.error_message) or (p.error_message if p.terminal else None),
         )
 
     def _poll_entry(self, answer: StatusAnswered, news: bool) -> None:
@@ -362,7 +365,7 @@ class _Step:
             }
         )
         if failure.question == "trigger" and failure.final:
-            self._set(retry_blocked=True, retry_forced=False)
+            self._set(retry_blocked=True)
             self._bury_question(RETRY, f"It has expired and is not triggered again: {failure.message}", failure)
             return
         if not failure.final:
@@ -516,7 +519,7 @@ class _Step:
                 retry_of=asked.retry_of or self.p.retry_of,
             )
         if asked.wish == "retry" and asked.key == RETRY and self.p.retry_blocked:
-            self._set(retry_blocked=False, retry_forced=True)
+            self._set(retry_blocked=False, retry_round=self.p.retry_round + 1)
             self._resolve(RETRY)
         if asked.wish == "replay":
             self._forget_events()

@@ -19,10 +19,14 @@ SMALLEST_TIER_PER_MINUTE = 10  # assumed until an answer tells the real limit
 # CONTRACT [docs]: the tiers, told apart by what they allow a minute. The third allows as many a day as one likes.
 _PER_DAY = {SMALLEST_TIER_PER_MINUTE: 100, 60: 2000}
 _PERSONS_SHARE_OF_A_DAY, _MOST_FOR_PERSONS = 20, 10  # a twentieth, at most ten
-_LONGER_THAN_A_MINUTE_SECONDS = 2 * WINDOW_SECONDS  # a 429 that says so means the day
+_UNLIMITED_PER_MINUTE = 300
+_NEAR_MIDNIGHT_SECONDS = 300.0  # a 429 until then means the day
+_LEAST_A_DAY = 10  # whatever was taught by what was spent when a 429 came
+_DAY_BEGINS_LATE_SECONDS = 5.0  # JARAI's clock may be a little behind ours
 _PAUSE_WITHOUT_ADVICE_SECONDS = 60.0
 _SHORTEST_PAUSE_SECONDS = 1.0  # after a 429
-_LONGEST_OUTAGE_PAUSE_SECONDS = 60.0
+_LONGEST_OUTAGE_PAUSE_SECONDS = 60.0  # or what the budget of the day sustains, if that is longer
+_LONGEST_OUTAGE_PAUSE_OF_ALL_SECONDS = 1800.0
 _PROBE_SECONDS = 1.0
 
 
@@ -51,6 +55,8 @@ class Budget:
     outages: int = 0
     today: str = ""
     spent_today: int = 0
+    yesterday: str = ""
+    spent_yesterday: int = 0
     day_limit: int | None = None
     day_limit_on: str = ""
 
@@ -90,10 +96,12 @@ def read_answer(
 def per_day(budget: Budget, limits: Limits, now: float) -> int | None:
     """How many requests a day has, as far as is known; None: as many as one likes, or nobody knows.
 
-    What a 429 taught counts on that day and the next: where others use the key too, it was only our share of it.
+    Of a tier that is not documented a 429 teaches it, for that day and the next: where others use the key too, it was
+    only our share of it.
     """
     known = [limits.per_day, _PER_DAY.get(budget.limit or 0)]
-    if budget.day_limit_on in (day(now), day(now - 86400)):
+    documented = budget.limit == _UNLIMITED_PER_MINUTE or budget.limit in _PER_DAY
+    if not documented and budget.day_limit_on in (day(now), day(now - 86400)):
         known.append(budget.day_limit)
     return min((one for one in known if one is not None), default=None)
 
@@ -116,8 +124,8 @@ def sustainable_seconds(budget: Budget, limits: Limits, watched: int, now: float
     if left is None and not known:
         return 3600.0
     a_minute = watched * WINDOW_SECONDS / max(0.5, (min(known) - RESERVE) / 2) if known else 0.0
-    a_day = 0.0 if left is None else watched * to_midnight / (left / 2) if left else to_midnight
-    return min(to_midnight, max(a_minute, a_day))
+    a_day = 0.0 if left is None else min(to_midnight, watched * to_midnight / (left / 2)) if left else to_midnight
+    return max(a_minute, a_day)
 
 
 def spread_seconds(budget: Budget, limits: Limits, watched: int, now: float) -> float:
@@ -175,7 +183,14 @@ def after_taking(budget: Budget, now: float) -> Budget:
     """The budget once a request has been allowed to go out at `now`."""
     spent = _spent(budget, now)
     remaining = None if budget.remaining is None or now >= budget.reset_at else budget.remaining - 1
+    if budget.today != day(now):
+        budget = replace(budget, yesterday=budget.today, spent_yesterday=budget.spent_today)
     return replace(budget, today=day(now), spent_today=spent + 1, remaining=remaining)
+
+
+def spent_on(budget: Budget, date: str) -> int:
+    """How many requests went out on that day (`YYYY-MM-DD`), today or the last day on which any did; else 0."""
+    return {budget.yesterday: budget.spent_yesterday, budget.today: budget.spent_today}.get(date, 0)
 
 
 def after_answer(budget: Budget, answer: Answer, in_flight: int, now: float) -> Budget:
@@ -192,15 +207,15 @@ def after_answer(budget: Budget, answer: Answer, in_flight: int, now: float) -> 
         if pause is None or pause < _SHORTEST_PAUSE_SECONDS:  # "at once" is no advice: it would end in a storm
             until_reset = budget.reset_at - now
             pause = max(until_reset, _SHORTEST_PAUSE_SECONDS) if until_reset > 0 else _PAUSE_WITHOUT_ADVICE_SECONDS
-        if pause > _LONGER_THAN_A_MINUTE_SECONDS:
-            budget = replace(budget, day_limit=max(1, _spent(budget, now)), day_limit_on=day(now))
+        if pause > 2 * WINDOW_SECONDS and abs(pause - until_midnight(now)) <= _NEAR_MIDNIGHT_SECONDS:
+            budget = replace(budget, day_limit=max(_LEAST_A_DAY, _spent(budget, now)), day_limit_on=day(now))
         return replace(budget, paused_until=max(budget.paused_until, now + pause))
     if answer.status is None or answer.status >= 500 or answer.status == 401:
         # Requests that went out together and fail together are one outage, however many pollers there are.
         outages = budget.outages if budget.outages and budget.down_until > now else min(budget.outages + 1, 16)
-        pause = backoff(
-            outages, first_seconds=1, longest_seconds=_LONGEST_OUTAGE_PAUSE_SECONDS, salt=f"{now:.3f}"
-        ).total_seconds()
+        affordable = min(_LONGEST_OUTAGE_PAUSE_OF_ALL_SECONDS, sustainable_seconds(budget, Limits(), 2, now))
+        longest = max(_LONGEST_OUTAGE_PAUSE_SECONDS, affordable if budget.limit else 0.0)
+        pause = backoff(outages, first_seconds=1, longest_seconds=longest, salt=f"{now:.3f}").total_seconds()
         asked = answer.retry_after_seconds or 0.0
         return replace(
             budget,
@@ -212,13 +227,13 @@ def after_answer(budget: Budget, answer: Answer, in_flight: int, now: float) -> 
 
 
 def day(now: float) -> str:
-    """The day of JARAI's daily budget that `now` (Unix seconds) belongs to."""
-    return datetime.fromtimestamp(now, UTC).date().isoformat()
+    """The day of JARAI's daily budget that `now` (Unix seconds) belongs to; begun a little late."""
+    return datetime.fromtimestamp(now - _DAY_BEGINS_LATE_SECONDS, UTC).date().isoformat()
 
 
 def until_midnight(now: float) -> float:
     """Seconds until JARAI's daily budget begins anew."""
-    moment = datetime.fromtimestamp(now, UTC)
+    moment = datetime.fromtimestamp(now - _DAY_BEGINS_LATE_SECONDS, UTC)
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     return (midnight - moment).total_seconds()
 

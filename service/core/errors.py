@@ -17,6 +17,10 @@ class InvalidSignature(ReceiverError):
     """The signature is missing, malformed or made with another secret. Nothing of the request is kept."""
 
 
+class UnknownKey(InvalidSignature):
+    """Well-formed, and made with a key that is none of ours."""
+
+
 class MalformedEvent(ReceiverError):
     """Signed, but not an event that can be used. The body is kept whole under dead letters."""
 

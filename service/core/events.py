@@ -28,6 +28,7 @@ STATUS_BY_TYPE = {
 STATUSES = ("Queued", "Producing", "AwaitingApproval", "Distributing", "Published", "Failed", "Cancelled")
 KNOWN_TYPES = frozenset(STATUS_BY_TYPE) | {DELIVERABLE_READY, TEST}
 LARGEST = 2**53 - 1  # sequence number
+_LONGEST_TYPE, _LONGEST_CORRELATION_ID = 200, 500
 
 
 def _identity(value: object) -> UUID:
@@ -57,14 +58,19 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     event_id: Id = Field(alias="eventId")
-    event_type: str = Field(alias="eventType", min_length=1, max_length=200, strict=True)
+    event_type: str = Field(alias="eventType", min_length=1, max_length=_LONGEST_TYPE, strict=True)
     production_id: Id = Field(alias="productionId")
     account_id: Id = Field(alias="accountId")
     timestamp: Instant
     sequence_number: int = Field(alias="sequenceNumber", ge=0, le=LARGEST, strict=True)
-    correlation_id: str | None = Field(None, alias="correlationId", max_length=500, strict=True)
+    correlation_id: str | None = Field(None, alias="correlationId", max_length=_LONGEST_CORRELATION_ID, strict=True)
     truncated: bool | None = Field(None, strict=True)
     data: dict[str, Any] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its type is a documented one."""
+        return self.event_type in KNOWN_TYPES
 
     @property
     def is_sandbox(self) -> bool:
@@ -105,8 +111,17 @@ def same_news(one: bytes, other: bytes) -> bool:
 
 
 def without_addresses(body: bytes) -> bytes:
-    """The body as it may be kept for good: every address in it loses its query, which is a secret."""
-    return redact(to_json(from_json(body), inf_nan_mode="strings").decode()).encode()
+    """The body as it may be kept for good: every address in it loses its query, which is a secret.
+
+    It is still an event: what has become too long by that is cut off.
+    """
+    text = to_json(from_json(body), inf_nan_mode="strings").decode()
+    kept = redact(text)
+    if kept == text:
+        return kept.encode()
+    value = from_json(kept)
+    most = {"eventType": _LONGEST_TYPE, "correlationId": _LONGEST_CORRELATION_ID}
+    return to_json({name: part[: most[name]] if name in most and part else part for name, part in value.items()})
 
 
 def _news(body: bytes) -> object:

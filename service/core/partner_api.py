@@ -19,6 +19,7 @@ from service.core.errors import JaraiRefused, JaraiUnavailable, RateLimited
 from service.core.events import parse_instant
 from service.core.redaction import redact
 
+PARTNER_NOT_ACTIVE = "PARTNER_NOT_ACTIVE"
 LARGEST_ANSWER_BYTES = 4 * 1024 * 1024  # read as JSON, at worst 24 times as much memory
 _LONGEST_WAIT_SECONDS = 25 * 3600.0
 # What no clock says that is only wrong. Instants are compared with it, and moved by its distance from our clock.
@@ -116,6 +117,11 @@ def read_done(response: Response) -> None:
         raise _error(response)
 
 
+def error_code(response: Response) -> str:
+    """JARAI's own word for what went wrong, or nothing."""
+    return (text(_error_body(response).get("error")) or "")[:100]
+
+
 def retry_after_seconds(response: Response) -> float | None:
     """How long JARAI asks to be left alone: `retryAfterSeconds` of the error body, else the `Retry-After` header."""
     value = _error_body(response).get("retryAfterSeconds")
@@ -163,7 +169,7 @@ def success(response: Response) -> Any:
 
 def _error(response: Response) -> RateLimited | JaraiRefused | JaraiUnavailable:
     body = _error_body(response)
-    code = (text(body.get("error")) or "")[:100]
+    code = error_code(response)
     said = (text(body.get("message")) or "")[:300]
     message = redact(f"JARAI answers {response.status} {code}{': ' if code and said else ''}{said}".strip())
     kind: type[RateLimited | JaraiRefused | JaraiUnavailable] = JaraiRefused

@@ -64,7 +64,7 @@ class Production:
     retry_of: str | None = None  # the first of those that were triggered in its place
     retried_as: str | None = None
     retry_blocked: bool = False  # JARAI refused, or nobody knows: a person has to look
-    retry_forced: bool = False  # a person has looked
+    retry_round: int = 0  # how often a person has looked, and had it tried once more
     retry_at: datetime | None = None
     # deliverables
     deliverables: tuple[Deliverable, ...] = ()
@@ -118,10 +118,15 @@ class Production:
 
     @property
     def tells_much(self) -> bool:
-        """Whether there is more than suspicion to ask about: a wish, an unknown event, a list, a hole, an expiry."""
-        expires = self.status == "Queued" and self.expires_at is not None
+        """Whether there is more than suspicion to ask about.
+
+        That nothing is known yet, a wish, an unknown event, a list, a hole, an expiry, or that it is to be tried again.
+        """
+        nothing_known = self.status is None and self.last_asked_at is None
+        expired = self.status_at is not None and self.expires_at is not None and self.status_at >= self.expires_at
+        expires = self.status == "Queued" and expired
         waits = self.list_at is not None or self.hole_at is not None or self.retry_at is not None
-        return self.asks_now or waits or expires
+        return self.asks_now or waits or expires or nothing_known
 
     @property
     def lacks_address(self) -> bool:

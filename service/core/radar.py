@@ -27,24 +27,23 @@ class Account:
     unsubscribed: int
     end_missed: bool
     gaps: tuple[tuple[str, float], ...]
-    preceded: tuple[tuple[str, bool], ...]
+    preceded: tuple[tuple[str, int], ...]
 
 
 def account(production: Production, events: Sequence[Event], experience: Experience) -> Account:
     """Of all events that are kept, in any order; each number once."""
     ordered = sorted(events, key=lambda one: one.sequence_number)
     missed = unsubscribed = 0
-    preceded: list[tuple[str, bool]] = []
+    preceded: list[tuple[str, int]] = []
     last = -1 if ordered and ordered[0].sequence_number == 0 else 0  # numbering starts at 0 or 1 [open]
     for event in ordered:
         hole = min(event.sequence_number - last - 1, _LARGEST_HOLE)
-        preceded.append((event.event_type, hole > 0))
-        if experience.always_missing_before(event.event_type):
-            unsubscribed += hole
-        else:
-            missed += hole
+        preceded.append((event.event_type, hole))
+        never = experience.unsubscribed(event.event_type, hole)
+        unsubscribed, missed = unsubscribed + never, missed + hole - never
         last = event.sequence_number
-    told = {event.status for event in ordered}
+    # The names of three types are [open]: an event of one that came last may well have told the end.
+    told = {event.status for event in ordered} | {production.status for one in ordered[-1:] if not one.is_known}
     end_missed = production.terminal and production.source != "manifest" and production.status not in told
     return Account(len(ordered), missed + end_missed, unsubscribed, end_missed, tuple(_gaps(ordered)), tuple(preceded))
 

@@ -13,6 +13,7 @@ from service.core.retry import after_failed_ask
 _REORDER_GRACE = timedelta(seconds=5)
 _LONGEST_INTERVAL = timedelta(hours=1)
 _LEAST_PATIENCE, _MOST_PATIENCE = timedelta(minutes=5), timedelta(minutes=30)
+_LONGEST_QUEUE = timedelta(days=7)
 _SHARE_OF_SILENCE = 0.25  # what has been silent for an hour is asked about every quarter of an hour
 _MORE_THAN_USUAL, _MORE_THAN_ITS_OWN = 1.25, 1.5
 
@@ -80,10 +81,9 @@ def next_status_at(production: Production, now: datetime, intervals: Intervals) 
         at = max((asked_at or production.created_at) + interval, production.hole_at + interval)
     elif production.last_event_at is not None:
         at = max(at, production.last_event_at + intervals.patience(production))
-    if production.status == "Queued" and production.expires_at is not None:
-        expired_at = production.expires_at + _REORDER_GRACE  # by then it is Producing, or has failed
-        if asked_at is None or asked_at < expired_at:
-            at = min(at, max(expired_at, production.last_event_at or expired_at))
+    expired_at = _expired_at(production)
+    if expired_at is not None and (asked_at is None or asked_at < expired_at):
+        at = min(at, max(expired_at, production.last_event_at or expired_at))
     return _not_before_backoff(production, at)
 
 
@@ -99,7 +99,11 @@ def held_until(production: Production, spread: timedelta) -> datetime | None:
     """
     if production.tells_much:
         return None
-    return max(filter(None, (production.last_asked_at, production.last_event_at, production.created_at))) + spread
+    known_at = _known_at(production)
+    expired_at = _expired_at(production)
+    if expired_at is not None and known_at < expired_at:
+        return min(known_at + spread, expired_at)
+    return known_at + spread
 
 
 def longest_unnoticed(
@@ -114,8 +118,7 @@ def longest_unnoticed(
         asked_at = next_status_at(one, now, intervals)
         if asked_at is not None:
             held = held_until(one, spread)
-            known_at = max(filter(None, (one.last_asked_at, one.last_event_at, one.created_at)))
-            longest = max(longest, (asked_at if held is None else max(asked_at, held)) - known_at)
+            longest = max(longest, (asked_at if held is None else max(asked_at, held)) - _known_at(one))
     return longest or max(intervals.patience(Production("", now, status="Producing")), spread)
 
 
@@ -130,6 +133,20 @@ def next_list_at(production: Production, now: datetime, intervals: Intervals) ->
     if production.list_attempts and production.last_listed_at is not None:
         at = max(at, production.last_listed_at + after_failed_ask(production.list_attempts, production.production_id))
     return at
+
+
+def _known_at(production: Production) -> datetime:
+    """When something was learnt of it last, or nothing although JARAI was asked."""
+    p = production
+    return max(filter(None, (p.last_asked_at, p.last_failed_at, p.last_event_at, p.created_at)))
+
+
+def _expired_at(production: Production) -> datetime | None:
+    """By when a queued one is Producing, or has failed. A time that is nobody's plan is none."""
+    at = production.expires_at
+    if production.status != "Queued" or at is None or at > production.created_at + _LONGEST_QUEUE:
+        return None
+    return at + _REORDER_GRACE
 
 
 def _not_before_backoff(production: Production, at: datetime) -> datetime:

@@ -9,7 +9,7 @@ import hmac
 import re
 from collections.abc import Sequence
 
-from service.core.errors import InvalidSignature
+from service.core.errors import InvalidSignature, UnknownKey
 
 HEADER = b"x-jarai-signature"
 _HEADER_VALUE = re.compile(rb"sha256=([0-9a-fA-F]{64})")
@@ -36,7 +36,8 @@ def fingerprint(key: bytes) -> str:
 
 
 def verify(body: bytes, header: bytes | None, keys: Sequence[bytes]) -> int:
-    """Accept a body that was signed with any of `keys`, and say with which; raise InvalidSignature otherwise.
+    """Accept a body that was signed with any of `keys`, and say with which; raise InvalidSignature otherwise
+    (UnknownKey where it is well-formed).
 
     Every key is tried whatever the outcome, so the time taken tells nothing about which one matched.
     """
@@ -51,5 +52,5 @@ def verify(body: bytes, header: bytes | None, keys: Sequence[bytes]) -> int:
         if hmac.compare_digest(hmac.digest(key, body, "sha256"), given):
             genuine = place
     if genuine < 0:
-        raise InvalidSignature("X-JARAI-Signature matches none of the configured secrets")
+        raise UnknownKey("X-JARAI-Signature matches none of the configured secrets")
     return genuine

@@ -125,9 +125,14 @@ def oldest_waiting(redis: Redis) -> timedelta | None:
     return timedelta(seconds=max(0.0, int(seconds) + int(microseconds) / 1e6 - int(received) / 1000))
 
 
-def watched(redis: Redis, most: int = 100) -> list[Production]:
-    """The productions that JARAI will have to be asked about, the first due first; what can't be read is left out."""
-    ids: Any = redis.zrange(f"{PREFIX}ask", 0, most - 1)
+def watched(redis: Redis, most: int = 200) -> list[Production]:
+    """Productions that JARAI will have to be asked about: so many that are due first, and as many that are due last.
+
+    What can't be read is left out.
+    """
+    first: Any = redis.zrange(f"{PREFIX}ask", 0, most - 1)
+    last: Any = redis.zrange(f"{PREFIX}ask", -most, -1)
+    ids = list(dict.fromkeys([*first, *last]))
     states: Any = redis.mget([f"{PREFIX}production:{one.decode()}" for one in ids]) if ids else []
     found: list[Production] = []
     for state in states:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
@@ -70,6 +71,28 @@ def is_first(redis: Redis, what: str, seconds: float) -> bool:
 def take_back(redis: Redis, what: str) -> bool:
     """It is over; True when it had been said."""
     return bool(redis.delete(f"{PREFIX}told:{what}"))
+
+
+def since(redis: Redis, what: str, now: datetime | None) -> datetime | None:
+    """Since when it has been so without a pause; `now` while it is, None while it is not."""
+    key = f"{PREFIX}told:{what}"
+    if now is None:
+        redis.delete(key)
+        return None
+    redis.set(key, int(now.timestamp() * 1000), nx=True)
+    begun: Any = redis.get(key)
+    return now if begun is None else min(now, datetime.fromtimestamp(int(begun) / 1000, UTC))
+
+
+def recovered(redis: Redis, now: datetime, heard_at: datetime | None) -> tuple[int, datetime]:
+    """How often a poll has found what no webhook had said, since a webhook was heard last, and since when that is."""
+    key, mark = f"{PREFIX}told:recovered", b"%d" % (0 if heard_at is None else int(heard_at.timestamp() * 1000))
+    total: Any = redis.hget(f"{PREFIX}counts", "poll.recovered") or 0
+    known: Any = (redis.get(key) or b"").split()
+    if len(known) != 3 or known[0] != mark:
+        redis.set(key, b"%s %d %d" % (mark, int(total), int(now.timestamp() * 1000)))
+        return 0, now
+    return int(total) - int(known[1]), min(now, datetime.fromtimestamp(int(known[2]) / 1000, UTC))
 
 
 def replace_told(redis: Redis, what: str, value: int) -> int | None:

@@ -19,7 +19,9 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
     jarai:storage           bytes that found no room       jarai:storage:try  one try at it is enough for now
     jarai:asking:{id}       JARAI is being asked about it just now
-    jarai:ask:telling       set   those of `ask` about which there is more than suspicion: they go first
+    jarai:ask:telling       zset  those of `ask` about which there is more than suspicion: they go first
+    jarai:budget            what is known of the budget of requests
+    jarai:requests          zset  those of the last minute    jarai:requests:flying  not answered yet
     jarai:alive             zset  kind and name of a process -> until when that holds
     jarai:unaccounted       zset  settled, and its webhooks not counted yet -> when it settled
     jarai:radar             hash  "day what" -> how many webhooks came, were missed ...
@@ -225,7 +227,8 @@ for _, link in ipairs(change.links) do
   redis.call('SET', P..'link:'..id..':'..link[1], link[2], 'PX', link[3])
 end
 if change.ask then redis.call('ZADD', P..'ask', change.ask, id) else redis.call('ZREM', P..'ask', id) end
-redis.call(change.ask and change.telling and 'SADD' or 'SREM', P..'ask:telling', id)
+if change.ask and change.telling then redis.call('ZADD', P..'ask:telling', change.ask, id)
+else redis.call('ZREM', P..'ask:telling', id) end
 if change.settles then redis.call('ZADD', P..'unaccounted', 'NX', now, id) end
 for file, due in pairs(change.downloads) do
   local member = id..':'..file
@@ -315,7 +318,7 @@ SWEEP = Script("""
 local now = now_ms()
 local back = tonumber(redis.call('GET', P..'clock') or '0') - now
 if back > 1000 then
-  for _, list in ipairs({'dirty', 'ask', 'download', 'notify', 'unaccounted', 'requests', 'requests:flying'}) do
+  for list in string.gmatch('dirty ask ask:telling download notify unaccounted requests requests:flying', '%S+') do
     local unit = string.sub(list, 1, 8) == 'requests' and 1000 or 1
     for i, one in ipairs(redis.call('ZRANGE', P..list, 0, -1)) do redis.call('ZINCRBY', P..list, -back / unit, one) end
   end
@@ -355,15 +358,17 @@ return {now, redis.call('ZCOUNT', P..'dirty', '-inf', now - ARGV[1]), redis.call
 # on its way, whatever made it due again meanwhile. Where the answer will tell much goes before mere suspicion.
 CLAIM_ASK = Script("""
 local now, chosen = now_ms(), nil
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'ask', '-inf', now, 'LIMIT', 0, 100)) do
-  if redis.call('ZSCORE', P..'dirty', id) or redis.call('EXISTS', P..'asking:'..id) == 1 then
-    redis.call('ZADD', P..'ask', now + 250, id)
-  elseif redis.call('SISMEMBER', P..'ask:telling', id) == 1 then
-    chosen = id
-    break
-  else
-    chosen = chosen or id
+for _, list in ipairs({'ask:telling', 'ask'}) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..list, '-inf', now, 'LIMIT', 0, 100)) do
+    local at = tonumber(redis.call('ZSCORE', P..'ask', id) or 'inf')
+    if redis.call('ZSCORE', P..'dirty', id) or redis.call('EXISTS', P..'asking:'..id) == 1 then
+      redis.call('ZADD', P..'ask', 'XX', now + 250, id)
+    elseif at <= now then
+      chosen = id
+      break
+    end
   end
+  if chosen then break end
 end
 if not chosen then return {now} end
 redis.call('ZADD', P..'ask', now + ARGV[1], chosen)
@@ -556,7 +561,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'forget', '-inf', now_ms(), '
     redis.call('ZREM', P..'index', id)
     redis.call('ZREM', P..'forget', id)
     redis.call('ZREM', P..'ask', id)
-    redis.call('SREM', P..'ask:telling', id)
+    redis.call('ZREM', P..'ask:telling', id)
     redis.call('ZREM', P..'unaccounted', id)
     redis.call('HDEL', P..'tries', id)
     gone[#gone + 1] = id

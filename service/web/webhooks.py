@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import log
 from service.core import signature
-from service.core.errors import InvalidSignature, StoreUnavailable
+from service.core.errors import InvalidSignature, StoreUnavailable, UnknownKey
 from service.store import heard
 from service.store.inbox import Arrival, arrival
 from service.web.hearing import Hearing
@@ -54,7 +54,8 @@ class WebhookEndpoint:
                 return
             signed_with = signature.verify(body, headers.get(signature.HEADER), self._keys)
         except InvalidSignature as error:
-            self._hearing.heard(heard.REFUSED)
+            if isinstance(error, UnknownKey):  # anybody may send what looks like no signature
+                self._hearing.heard(heard.REFUSED)
             await self._reject(send, 401, "INVALID_SIGNATURE", str(error))
         except _Refused as error:
             await self._reject(send, error.status, error.code, str(error))

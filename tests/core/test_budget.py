@@ -25,13 +25,15 @@ from service.core.budget import (
     left_today,
     per_day,
     read_answer,
+    spent_on,
     spread_seconds,
     sustainable_seconds,
     wait_seconds,
 )
 
-NOON = datetime(2026, 4, 3, 12, tzinfo=UTC).timestamp()
-MIDNIGHT = datetime(2026, 4, 4, tzinfo=UTC).timestamp()
+# A day begins five seconds late: JARAI's clock may be behind ours.
+NOON = datetime(2026, 4, 3, 12, 0, 5, tzinfo=UTC).timestamp()
+MIDNIGHT = datetime(2026, 4, 4, 0, 0, 5, tzinfo=UTC).timestamp()
 
 
 def sent(count: int, before_now: float = 10.0, now: float = NOON) -> list[float]:
@@ -83,6 +85,9 @@ def sent(count: int, before_now: float = 10.0, now: float = NOON) -> list[float]
             43200,
         ),
         (Budget(limit=7, today="2026-04-03", spent_today=9, day_limit=9, day_limit_on="2026-04-01"), Limits(), [], 0),
+        # but not where the tier tells another: others use the key, too, and may not tomorrow
+        (Budget(limit=10, today="2026-04-03", spent_today=9, day_limit=9, day_limit_on="2026-04-02"), Limits(), [], 0),
+        (Budget(limit=300, today="2026-04-03", spent_today=9, day_limit=9, day_limit_on="2026-04-03"), Limits(), [], 0),
         # JARAI is out of order
         (Budget(down_until=NOON + 9, outages=1), Limits(), [], 9),
     ],
@@ -177,7 +182,24 @@ def test_a_429_that_means_the_day_teaches_how_many_a_day_has() -> None:
     assert (taught.day_limit, taught.day_limit_on) == (41, "2026-04-03")
     assert per_day(taught, Limits(), MIDNIGHT + 5) == 41
     assert per_day(taught, Limits(), MIDNIGHT + 86_405) is None
-    assert after_answer(spent, Answer(429, retry_after_seconds=60), 0, NOON).day_limit is None
+    for seconds in (60, 300, 40_000):
+        assert after_answer(spent, Answer(429, retry_after_seconds=seconds), 0, NOON).day_limit is None
+    late = replace(spent, spent_today=1)
+    assert after_answer(late, Answer(429, retry_after_seconds=43_190), 0, NOON).day_limit == 10, "never none at all"
+
+
+@pytest.mark.parametrize(("hours", "most"), [(1, 15), (6, 35), (11, 65), (12, 95)])
+def test_an_outage_that_lasts_leaves_enough_for_when_it_is_over(hours: int, most: int) -> None:
+    budget, now = free_tier(0), NOON
+    while now < NOON + hours * 3600:
+        budget = after_answer(after_taking(budget, now), Answer(None), 0, now)
+        now += wait_seconds(budget, Limits(), [], now)
+    assert budget.spent_today <= most
+
+
+def test_what_was_spent_yesterday_is_still_known_when_today_has_begun() -> None:
+    budget = after_taking(free_tier(95), MIDNIGHT + 1)
+    assert [spent_on(budget, f"2026-04-0{number}") for number in (2, 3, 4)] == [0, 95, 1]
 
 
 def test_each_request_is_counted_for_its_day_and_against_what_is_left() -> None:

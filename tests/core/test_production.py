@@ -251,12 +251,16 @@ def test_a_hole_that_jarai_knew_of_when_it_last_answered_costs_no_further_reques
 
 def test_a_hole_that_is_always_there_costs_no_request() -> None:
     """The subscription lacks an event type: neither the status nor the list is asked for because of it."""
-    lacking = replace(INTERVALS, experience=Experience().after((), [("production.published", True)] * 10))
+    lacking = replace(INTERVALS, experience=Experience().after((), [("production.published", 5)] * 10))
     told: list[Observation] = [ready(3, item()), stored(), arrived("production.published", 9)]
     known = advance(after(told[0]), told[1:], at(20), lacking).production
-    assert known.missing == ((1, 2), (4, 8))
+    assert known.missing == ((1, 2), (4, 8)), "of the first two nobody knows, and JARAI's list made up for them"
     assert (known.hole_at, known.list_at, known.status_at, known.complete) == (None, None, None, True)
     assert after(*told[1:], before=after(told[0])).list_at is not None, "without that experience it is"
+    more = arrived("production.published", 10)
+    known = advance(after(told[0]), [*told[1:-1], more], at(20), lacking).production
+    assert (known.hole_at, known.complete) == (None, False)
+    assert known.list_at is not None, "one more is missing than always is: it may have brought a file"
 
 
 def test_the_longest_silence_between_two_of_its_events_is_remembered_while_its_status_lasts() -> None:

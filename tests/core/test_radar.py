@@ -45,10 +45,21 @@ def test_an_end_that_only_a_poll_told_was_missed_too() -> None:
     assert account(replace(NEW, status="Producing"), life(1, 2), Experience()).missed == 0
 
 
+def test_an_end_that_an_event_of_an_undocumented_type_may_have_told_is_not_called_missed() -> None:
+    """CONTRACT [open]: the names of three event types, of which one tells that a production was cancelled."""
+    told = [*life(1, 2), arrived("something.new", 3).event]
+    cancelled = replace(NEW, status="Cancelled", source="poll")
+    assert account(cancelled, told, Experience()).missed == 0
+    assert account(cancelled, told[:2], Experience()).missed == 1
+
+
 def test_what_is_always_missing_is_the_subscriptions_and_not_lost() -> None:
-    lacking = Experience().after((), [(READY, True)] * 10)
+    lacking = Experience().after((), [(READY, 3), *[(READY, 5)] * 9])
     found = account(PUBLISHED, life(1, 7, 8), lacking)
     assert (found.missed, found.unsubscribed) == (0, 5)
+    always_four = Experience().after((), [(READY, 4)] * 10)
+    found = account(PUBLISHED, life(1, 7, 8), always_four)
+    assert (found.missed, found.unsubscribed) == (1, 4)
     assert account(PUBLISHED, life(1, 7, 8), Experience()).missed == 5
 
 
@@ -57,7 +68,7 @@ def test_it_teaches_the_silences_with_nothing_missing_in_them_and_what_came_befo
     assert found.gaps == (
         ("Queued", 10), ("Producing", 10), ("Producing", 10), ("Producing", 10), ("AwaitingApproval", 10)
     )  # fmt: skip
-    assert found.preceded[:4] == (("production.queued", False), (STEP, False), (STEP, True), (STEP, False))
+    assert found.preceded[:4] == (("production.queued", 0), (STEP, 0), (STEP, 1), (STEP, 0))
 
 
 def test_silence_in_a_status_that_is_not_known_teaches_nothing() -> None:

@@ -58,6 +58,9 @@ def test_where_an_event_does_not_say_why_it_failed_jarai_is_asked_first() -> Non
     assert (unsaid.retry_at, unsaid.status_at, unsaid.trigger_body) == (None, at(100), BODY)
     said = after(answered("Failed", 101, error_code=EXPIRED), before=unsaid, seconds=101)
     assert (said.retry_at, said.status_at) == (at(101), None)
+    message = arrived("production.failed", 2, data={"errorMessage": "Nobody came."})
+    half = after(answered("Failed", 101, error_code=EXPIRED), before=after(message, before=after(triggered())))
+    assert (half.is_to_be_retried, half.error_message) == (True, "Nobody came.")
     assert after(expired(None), before=after(triggered(0))).status_at is None, "nobody wants to know"
 
 
@@ -91,9 +94,9 @@ def test_what_is_refused_or_in_doubt_is_a_dead_letter_until_a_person_sends_it_on
     assert (step.production.retry_at, step.production.trigger_body) == (None, BODY)
     again = change(OperatorAsked(at(200), "retry", key="retry"), before=step.production, seconds=200)
     assert again.resolved == ("retry",)
-    assert (again.production.retry_at, again.production.retry_forced) == (at(200), True)
+    assert (again.production.retry_at, again.production.retry_round) == (at(200), 1)
     blocked_again = after(not_triggered(final=True), before=again.production)
-    assert (blocked_again.retry_at, blocked_again.retry_forced) == (None, False)
+    assert (blocked_again.retry_at, blocked_again.retry_round) == (None, 1)
 
 
 def test_retrying_its_files_does_not_trigger_it() -> None:
@@ -101,4 +104,4 @@ def test_retrying_its_files_does_not_trigger_it() -> None:
     for wish in (OperatorAsked(at(200), "retry"), OperatorAsked(at(200), "retry", key="a")):
         assert after(wish, before=blocked).retry_at is None
     sound: Production = after(OperatorAsked(at(200), "retry", key="retry"), before=NEW)
-    assert not sound.retry_forced
+    assert sound.retry_round == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -78,6 +78,7 @@ def test_each_status_has_its_interval(status: str | None, seconds: int) -> None:
         ({"status": "Queued", "last_event_at": at(1), "last_asked_at": at(100), "expires_at": at(60)}, 124.75),
         ({"status": "Queued", "last_event_at": at(1), "expires_at": at(600)}, 91),
         ({"status": "Producing", "last_event_at": at(1), "expires_at": at(60)}, 91),
+        ({"status": "Queued", "last_event_at": at(1), "expires_at": datetime.max.replace(tzinfo=UTC)}, 91),
         # terminal, or refused: never
         *(({"status": final, "last_asked_at": at(50)}, -1) for final in ("Published", "Failed", "Cancelled")),
         ({"status": "Producing", "refused": "no"}, -1),
@@ -154,8 +155,17 @@ SUSPECTED = replace(NEW, status="Producing", last_event_at=at(20), last_asked_at
         (replace(SUSPECTED, list_at=at(60)), None),
         (replace(SUSPECTED, refresh_wanted=True), None),
         (replace(SUSPECTED, unknown_sequence=3), None),
-        (replace(SUSPECTED, status="Queued", expires_at=at(700)), None),
+        (replace(SUSPECTED, status="Queued", expires_at=at(700), status_at=at(705)), None),
+        (replace(SUSPECTED, retry_at=at(60)), None),
+        (NEW, None),
+        (replace(NEW, last_asked_at=at(50)), 650),
+        # while it is queued, it is asked about when it expires at the latest
+        (replace(SUSPECTED, status="Queued", expires_at=at(700), status_at=at(80)), 650),
+        (replace(SUSPECTED, status="Queued", expires_at=at(300), status_at=at(80)), 305),
+        (replace(SUSPECTED, status="Queued", expires_at=at(40), status_at=None), 650),
         (replace(SUSPECTED, status="Queued"), 650),
+        # an answer that was no use counts as one
+        (replace(SUSPECTED, last_failed_at=at(100)), 700),
     ],
 )
 def test_only_mere_suspicion_waits_for_the_budget_of_the_day(production: Production, seconds: float | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.core import triggering
 from service.core.errors import InvalidField, JaraiRefused, JaraiUnavailable, RateLimited
 from service.core.partner_api import Response
 from service.core.triggering import Wanted, in_doubt, read_started, retries, still_in_doubt, wanted
@@ -125,3 +126,14 @@ def test_a_doubt_says_what_is_known_and_what_to_do() -> None:
     said = still_in_doubt(START, at(425), [])
     assert "2026-04-03 14:30:00 UTC, 7 min ago" in said
     assert "12 s ago" in still_in_doubt(START, START + timedelta(seconds=12), [])
+
+
+def test_a_wish_is_the_same_when_it_is_sent_once_more_by_itself() -> None:
+    first = wanted(LEAST)
+    again = triggering.as_sent(first.account_id, first.body)
+    assert (again.request, again.topic) == (first.request, first.topic)
+
+
+def test_what_to_do_about_a_retry_in_doubt_names_what_may_be_it() -> None:
+    assert "deadletters retry" in triggering.in_doubt_again([])
+    assert "triggered by nobody here: a, b" in triggering.in_doubt_again(["a", "b"])

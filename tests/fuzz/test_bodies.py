@@ -39,10 +39,9 @@ def strictly(body: bytes) -> Any:
 
 
 def kept(web: Web) -> dict[str, str]:
-    """All that lies in Redis, but for what the health check and the bells leave."""
-    return {
-        name: value for name, value in values_of(web.redis).items() if not name.startswith(("rq:", f"{PREFIX}ready"))
-    }
+    """All that lies in Redis, but for what the health check and the bells leave, and when something was heard."""
+    other = ("rq:", f"{PREFIX}ready", f"{PREFIX}heard")
+    return {name: value for name, value in values_of(web.redis).items() if not name.startswith(other)}
 
 
 def archived(web: Web) -> Counter[bytes]:

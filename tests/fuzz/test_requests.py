@@ -34,7 +34,7 @@ def exchange(web: Web, sent: bytes, patience_seconds: float = 10) -> bytes:
 
 
 def events_kept(web: Web) -> int:
-    return sum(1 for _ in web.redis.scan_iter("jarai:*") if not _.startswith(b"jarai:ready"))
+    return sum(1 for key in web.redis.scan_iter("jarai:*") if key not in (b"jarai:ready", b"jarai:heard"))
 
 
 def signature(body: bytes) -> bytes:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace as with_fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from redis import Redis
 from service.core.budget import RESERVE, Budget, day
 from service.core.observations import OperatorAsked
 from service.core.partner_api import Response, read_deliverables
-from service.core.production import Production
+from service.core.production import Production, to_json
 from service.jarai import Jarai
 from service.runtime import Runtime
 from service.settings import load
@@ -295,6 +295,34 @@ def test_a_refused_key_is_said_and_no_production_pays_for_it(redis: Redis, simul
     assert (found.refused, found.ask_failures) == (None, 0)
     assert deadletters.count(redis) == 0
     assert pause(redis) > 0
+
+
+def test_a_partner_that_is_not_active_is_asked_about_nothing_until_it_is(redis: Redis, simulator: Running) -> None:
+    """No question of this key is answered: that is the breaker's, and no production's fault."""
+    identities = [track(redis, simulator.produce(HELD)) for _ in range(5)]
+    simulator.set_faults(api_partner_inactive={"rate": 1})
+    for _ in range(5):
+        asker(redis, simulator).ask_once()
+    assert len(simulator.truth()["apiRequests"]) == 1
+    assert pause(redis) > 0
+    assert all(known(redis, one).refused is None for one in identities)
+
+
+def test_a_clock_that_was_set_back_does_not_put_suspicion_off(redis: Redis, simulator: Running) -> None:
+    identity = silent(redis, simulator)
+    found = known(redis, identity)
+    ahead = with_fields(found, last_event_at=productions.now(redis) + timedelta(hours=1))
+    redis.set(f"{PREFIX}production:{identity}", b"%d\n%s" % (found.version, to_json(ahead)))
+    spent(redis, 3)
+    one = asker(redis, simulator)
+    eventually(lambda: one.ask_once() and len(simulator.truth()["apiRequests"]) == 1, what="the question")
+
+
+def test_what_tells_much_is_found_behind_any_number_of_suspicions(redis: Redis, simulator: Running) -> None:
+    redis.zadd(f"{PREFIX}ask", {new_id(): 1 for _ in range(150)})
+    wanted = track(redis, simulator.produce(HELD))
+    asker(redis, simulator).ask_once()
+    assert [one["path"].rpartition("/")[2] for one in simulator.truth()["apiRequests"]] == [wanted]
 
 
 def test_an_event_that_waits_is_taken_in_before_jarai_is_asked(redis: Redis, simulator: Running) -> None:

@@ -140,6 +140,7 @@ def test_silence_while_productions_are_being_made_is_an_error_with_its_likely_ca
 ) -> None:
     being_made(redis, minutes_ago=16)
     hear(redis, **minutes_ago)
+    speaking(redis, minutes=16)
     [line] = said(looked(redis, turns=3), "webhooks.silent")
     assert line["level"] == "error"
     assert line["productions"] == 1
@@ -149,17 +150,74 @@ def test_silence_while_productions_are_being_made_is_an_error_with_its_likely_ca
     assert len(said(looked(redis, turns=2), "webhooks.heard_again")) == 1
 
 
+def speaking(redis: Redis, minutes: float) -> None:
+    """Something has been made for so long without a pause."""
+    begun = productions.now(redis) - timedelta(minutes=minutes)
+    redis.set(f"{PREFIX}told:speaking", int(begun.timestamp() * 1000))
+
+
+def test_one_short_production_after_another_without_a_webhook_is_silence_too(redis: Redis) -> None:
+    """None is being made for as long as the alarm waits, but something always is."""
+    hear(redis, **{KEY: 300})
+    being_made(redis, minutes_ago=5)
+    speaking(redis, minutes=16)
+    [line] = said(looked(redis), "webhooks.silent")
+    assert 950 < line["seconds"] < 970
+
+
+def test_what_polls_find_instead_tells_of_silence_when_productions_are_few(redis: Redis) -> None:
+    hear(redis, **{KEY: 300})
+    looked(redis)
+    redis.hincrby(f"{PREFIX}counts", "poll.recovered", 3)
+    assert said(looked(redis), "webhooks.silent") == [], "not long enough"
+    told: Any = redis.get(f"{PREFIX}told:recovered")
+    mark, total, _ = told.split()
+    begun = int((productions.now(redis) - timedelta(minutes=16)).timestamp() * 1000)
+    redis.set(f"{PREFIX}told:recovered", b"%s %s %d" % (mark, total, begun))
+    [line] = said(looked(redis), "webhooks.silent")
+    assert (line["productions"], line["recovered"]) == (0, 3)
+
+
+def test_only_a_webhook_ends_the_alarm(redis: Redis) -> None:
+    """Not that the silent production has ended, and another begun."""
+    hear(redis, **{KEY: 30})
+    silent = being_made(redis, minutes_ago=16)
+    speaking(redis, minutes=16)
+    assert len(said(looked(redis), "webhooks.silent")) == 1
+    take_in(redis, event(silent, 2, FAILED))
+    assert said(looked(redis), "webhooks.heard_again") == []
+    being_made(redis, minutes_ago=0)
+    assert said(looked(redis), "webhooks.heard_again") == []
+    hear(redis, **{KEY: 0})
+    assert len(said(looked(redis), "webhooks.heard_again")) == 1
+
+
+def test_an_event_that_can_not_be_read_again_loses_no_other_productions_count(redis: Redis) -> None:
+    spoilt = failed(redis, 1, 6)
+    redis.hset(f"{PREFIX}events:{spoilt}", "1", b"unreadable")
+    failed(redis, 1, 2, 3, 4, 5, 6)
+    assert len(said(looked(redis), "production.unreadable")) == 1
+    assert radar.read_day(redis)["received"] == 6
+
+
+def test_a_clock_that_was_set_back_leaves_nothing_heard_in_the_future(redis: Redis) -> None:
+    hear(redis, **{KEY: -1440, "other": 3})
+    known = heard.read(redis)
+    assert list(known.by_key) == ["other"]
+
+
 def test_nobody_is_alarmed_while_webhooks_come_or_nothing_is_being_made(redis: Redis) -> None:
     assert said(looked(redis), "webhooks.silent") == [], "nothing is being made"
     being_made(redis, minutes_ago=14)
     assert said(looked(redis), "webhooks.silent") == [], "it has not been silent for long"
-    being_made(redis, minutes_ago=60)
+    speaking(redis, minutes=60)
     hear(redis, **{KEY: 14})
     assert said(looked(redis), "webhooks.silent") == [], "another production's webhook came"
 
 
 def test_a_pipeline_with_long_steps_is_not_called_silent(redis: Redis) -> None:
     being_made(redis, minutes_ago=20)
+    speaking(redis, minutes=20)
     radar.keep_experience(redis, Experience().after([("Producing", 600.0)] * 20, ()))
     assert said(looked(redis), "webhooks.silent") == []
 
@@ -171,7 +229,13 @@ def test_it_is_said_how_late_a_lost_webhook_is_noticed_and_again_when_that_has_d
     redis.set(f"{PREFIX}budget", requests._BUDGET_JSON.dump_json(spent))
     [line] = said(looked(redis, turns=3), "budget.outlook")
     assert line["requests_left_today"] == 1
-    assert line["at_this_rate_seconds"] >= line["noticed_within_seconds"] > 90
+    assert line["noticed_within_seconds"] > 90
+    assert line["at_this_rate_seconds"] > 90
+    paused = Budget(limit=60, paused_until=requests.now(redis) + 50_000)
+    redis.set(f"{PREFIX}budget", requests._BUDGET_JSON.dump_json(paused))
+    redis.delete(f"{PREFIX}told:outlook")
+    [line] = said(looked(redis), "budget.outlook")
+    assert line["noticed_within_seconds"] > 49_000, "nothing is asked before JARAI allows it"
 
 
 def test_a_production_that_nobody_can_read_stops_nothing(redis: Redis) -> None:

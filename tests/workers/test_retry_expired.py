@@ -123,6 +123,46 @@ def test_a_poller_that_died_between_question_and_answer_leaves_a_doubt_and_no_se
     assert "may or may not have started another" in letter.reason
 
 
+def test_a_person_who_has_it_tried_once_more_does_not_get_two_when_the_poller_dies(
+    redis: Redis, simulator: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = expired(redis, simulator)
+    simulator.set_faults(api_budget_gate={"next": 1, "match": "/accounts/"})
+    ask(redis, simulator)
+    [letter] = deadletters.newest(redis, 9)
+    assert operator.retry(redis, letter)
+    take_in(redis)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    redis.delete(f"{PREFIX}budget")
+    with monkeypatch.context() as context:
+        context.setattr("service.store.triggers.started", die)
+        with pytest.raises(Killed):
+            asker(redis, simulator).ask_once()
+    redis.delete(f"{PREFIX}asking:{first}")
+    redis.zadd(f"{PREFIX}ask", {first: 0})
+    ask(redis, simulator)
+    assert len(started(simulator)) == 2
+    [letter] = deadletters.newest(redis, 9)
+    assert "may or may not have started another" in letter.reason
+
+
+def test_a_quota_without_a_time_does_not_end_in_a_storm(redis: Redis, simulator: Running) -> None:
+    first = expired(redis, simulator)
+    simulator.set_faults(api_429={"rate": 1, "match": "/accounts/"})
+    for _ in range(4):
+        ask(redis, simulator)
+    posts = [one for one in simulator.truth()["apiRequests"] if one["method"] == "POST"]
+    assert len(posts) == 1
+    due: Any = redis.zscore(f"{PREFIX}ask", first)
+    assert due / 1000 - requests.now(redis) > 290
+
+
 def test_a_quota_is_waited_for_and_nobody_else_waits_with_it(redis: Redis, simulator: Running) -> None:
     first = expired(redis, simulator)
     simulator.set_faults(api_429={"next": 1, "value": 3600})
