@@ -225,7 +225,11 @@ class Receiver:
     def _observation(self, life: Life, number: int, moment: Moment | None, now: float) -> Observation:
         if moment is None:
             return OperatorAsked(_at(now), "track", account_id=ACCOUNT)
-        data = {"deliverables": _files(life)} if moment.event_type == "deliverable.ready" else {"status": moment.status}
+        data: dict[str, Any] = {"status": moment.status}
+        if moment.event_type == "deliverable.ready":
+            data = {"deliverables": _files(life)}
+        elif moment.status == "Queued":
+            data["expiresAt"] = _at(moment.at + 600).isoformat()
         body = {
             "eventId": str(UUID(int=self.dice.getrandbits(128))), "eventType": moment.event_type,
             "productionId": life.identity, "accountId": ACCOUNT, "sequenceNumber": number,
