@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import stat
 import tempfile
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -34,18 +36,44 @@ def read(name: str, path: Path = DOTENV) -> str:
         raise SettingsError(f"{path} can't be read: {type(error).__name__}.") from None
 
 
-def save(name: str, value: str, path: Path = DOTENV) -> None:
-    """Set the variable where it stands, or at the end; an empty value leaves `NAME=`. Raises SettingsError."""
+def save(name: str, value: str | Callable[[str], str], path: Path = DOTENV) -> None:
+    """Set the variable where it stands, or at the end; an empty value leaves `NAME=`. Raises SettingsError.
+
+    `value` may be made from the one before. Two who save at once wait for each other.
+    """
     try:
         place = path.resolve()
-        before = place.read_bytes().decode() if place.exists() else ""
-        after = _changed(before, f"{name}={_quoted(value)}", name)
-        if _values(after) != _values(before) | {name: value}:  # a quote that does not end swallows what follows
-            raise SettingsError(f"{path} has a line that can't be read: mend it, and set {name} there yourself.")
-        _replace(place, after)
+        with _alone_in(place.parent):
+            before = place.read_bytes().decode() if place.exists() else ""
+            new = value if isinstance(value, str) else value(_values(before).get(name) or "")
+            after = _changed(before, f"{name}={_quoted(new)}", name)
+            if _values(after) != _values(before) | {name: new}:  # a quote that does not end swallows what follows
+                raise SettingsError(f"{path} has a line that can't be read: mend it, and set {name} there yourself.")
+            _replace(place, after)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise SettingsError(f"{path} could not be written ({reason}): set {name} there yourself.") from None
+
+
+def check_writable(path: Path = DOTENV) -> None:
+    """Raises SettingsError where nothing could be saved: better before there is something to save."""
+    try:
+        place = path.resolve()
+        handle, temporary = tempfile.mkstemp(prefix=f"{place.name}.", dir=place.parent)
+        os.close(handle)
+        os.unlink(temporary)
+    except OSError as error:
+        raise SettingsError(f"{path} can't be written ({error.strerror}): --save needs that.") from None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _changed(text: str, line: str, name: str) -> str:

@@ -21,10 +21,14 @@ _LOOKS_EVERY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where the rotation stands. `old` is the subscription that is replaced; None: it is gone already."""
+    """Where the rotation stands. `old` is the subscription that is replaced; None: it is gone already.
+
+    `deleted` are those that an earlier run had made, and whose secret nobody knows.
+    """
 
     rotation: Rotation
     old: Subscription | None
+    deleted: tuple[str, ...] = ()
 
 
 def find(here: Runtime, wanted: str) -> Step:
@@ -39,7 +43,7 @@ def find(here: Runtime, wanted: str) -> Step:
     if kept is None:
         old = _chosen(there, wanted)
         keys = tuple(fingerprint(key) for key in here.settings.webhook_keys)
-        kept = Rotation(old.id, tuple(there), keys)
+        kept = Rotation(old.id, tuple(there), keys, old_key=rotations.keys(here.redis).get(old.id, ""))
         rotations.write(here.redis, kept)
         return Step(kept, old)
     if wanted not in ("", kept.old):
@@ -49,11 +53,13 @@ def find(here: Runtime, wanted: str) -> Step:
     if kept.new and kept.new not in there:
         kept = replace(kept, new="", key="")
         rotations.write(here.redis, kept)
+    deleted = []
     if not kept.new:
         for one in there.values():
             if one.brings_the_same(there[kept.old]) and one.id not in kept.others:
                 partner.ask(here, subscriptions.delete_request(one.id), read_done)
-    return Step(kept, there.get(kept.old))
+                deleted.append(one.id)
+    return Step(kept, there.get(kept.old), tuple(deleted))
 
 
 def create(here: Runtime, step: Step) -> tuple[Rotation, str]:
@@ -72,6 +78,8 @@ def create(here: Runtime, step: Step) -> tuple[Rotation, str]:
 def note(here: Runtime, rotation: Rotation) -> None:
     """Its secret has been shown: from now on it is this one that is waited for."""
     rotations.write(here.redis, rotation)
+    if rotation.new:
+        rotations.note_key(here.redis, rotation.new, rotation.key)
 
 
 def wait(here: Runtime, rotation: Rotation, seconds: float, still_here: Callable[[], None]) -> None:
@@ -97,9 +105,10 @@ def end(here: Runtime, rotation: Rotation) -> None:
             raise
 
 
-def forget(here: Runtime) -> None:
+def forget(here: Runtime, rotation: Rotation) -> None:
     """It is done."""
     rotations.forget(here.redis)
+    rotations.note_key(here.redis, rotation.old, "")
 
 
 def _chosen(there: dict[str, Subscription], wanted: str) -> Subscription:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,21 @@ def test_what_can_not_be_written_or_read_is_one_sentence_without_the_value(tmp_p
             act(tmp_path / "other")
     assert (tmp_path / "other").read_bytes() == b"A=\xff\n"
     assert envfile.read("A", tmp_path / "none") == ""
+
+
+def test_two_who_save_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+
+    def add(number: int) -> None:
+        envfile.save("A", lambda before: f"{before},{number}".strip(","), path)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(60)))
+    assert sorted(envfile.read("A", path).split(","), key=int) == [str(number) for number in range(60)]
+
+
+def test_a_folder_that_takes_no_file_is_said_before_there_is_anything_to_save(tmp_path: Path) -> None:
+    envfile.check_writable(tmp_path / ".env")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SettingsError, match="--save needs that"):
+        envfile.check_writable(Path("/proc/.env"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from service import partner
-from service.cli.screen import AS_JSON, print_json, runtime_here, save, table, valid
+from service import envfile, partner
+from service.cli.screen import AS_JSON, print_json, reveal, runtime_here, table, valid
 from service.core import onboarding
-from service.core.errors import JaraiUnavailable
+from service.core.errors import JaraiRefused, JaraiUnavailable
 from service.core.partner_api import accounts_request
 
 SAVE = click.option("--save", "saves", is_flag=True, help="Write it into .env in this folder, readable to you alone.")
@@ -37,7 +37,12 @@ def register(organisation: str, email: str, name: str) -> None:
     options = {"organisationName": "--organisation", "contactEmail": "--email", "contactName": "--name"}
     with valid(options):
         request = onboarding.register_request(organisation, email, name)
-    identity = partner.ask(runtime_here(), request, onboarding.read_registered)
+    try:
+        identity = partner.ask(runtime_here(), request, onboarding.read_registered)
+    except JaraiUnavailable as error:
+        if error.sent:
+            error.advice = "JARAI may have taken it: look for its mail before you register once more"
+        raise
     click.echo(f"registered{f' as {identity}' if identity else ''}")
     click.echo(f"JARAI sends a mail to {email.strip()}. What its link ends with is the token for the next step:")
     click.echo("  jarai-receiver partners verify TOKEN --save")
@@ -55,13 +60,20 @@ def verify(token: str, saves: bool) -> None:
     """
     with valid({"token": "TOKEN"}):
         request = onboarding.verify_request(token)
+    if saves:
+        envfile.check_writable()
     try:
         key = partner.ask(runtime_here(), request, onboarding.read_api_key)
+    except JaraiRefused as error:
+        if error.status in (400, 404):
+            error.advice = "copy the token from the newest mail, it works once; else register again"
+        raise
     except JaraiUnavailable as error:
         if error.sent:
             error.advice = "the token may be used up: try it once more, then register again or ask JARAI"
         raise
     _show(key, saves)
+    click.echo("Next: jarai-receiver accounts, and jarai-receiver webhooks register URL --save", err=True)
 
 
 @partners.command("rotate-key")
@@ -74,6 +86,8 @@ def rotate_key(yes: bool, saves: bool) -> None:
     jarai-receiver partners rotate-key --save        what runs in this folder goes by it at once
     """
     here = runtime_here()
+    if saves:
+        envfile.check_writable()
     if not yes:
         click.confirm("JARAI makes a new API key, and the old one ends in 24 hours. Go on?", abort=True, err=True)
     try:
@@ -119,8 +133,6 @@ def accounts(as_json: bool) -> None:
 
 
 def _show(key: str, saves: bool) -> None:
-    click.echo(key)
-    if saves:
-        save("JARAI_API_KEY", key)
-    else:
+    reveal(key, "JARAI_API_KEY", (lambda _: key) if saves else None)
+    if not saves:
         click.echo("This is shown once. Set JARAI_API_KEY to it (--save would have).", err=True)

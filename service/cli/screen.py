@@ -5,6 +5,7 @@ What runs and fetches lives in `workers` and is found by name, so that `service`
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service import envfile, log, runtime
-from service.core.errors import InvalidField, JaraiError, ReceiverError
+from service.core.errors import InvalidField, JaraiError, ReceiverError, SettingsError
 from service.core.redaction import redact
 from service.core.why import span
 from service.runtime import Runtime
@@ -40,9 +41,13 @@ class Group(click.Group):
             raise click.ClickException(str(error)) from None
         except RedisError as error:
             raise click.ClickException(
-                f"Redis does not answer at {_redis_place()} ({type(error).__name__}): start it, set REDIS_URL, "
-                "or run this in the folder where `up` runs."
+                f"Redis does not answer at {_redis_place()} ({type(error).__name__}): start it (`jarai-receiver up` "
+                "brings its own), set REDIS_URL, or run this in the folder where `up` runs."
             ) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # who read it has gone: click ends in silence
+                raise
+            raise click.ClickException(f"{error.strerror or type(error).__name__}: nothing more can be shown") from None
 
 
 def runtime_here() -> Runtime:
@@ -61,10 +66,27 @@ def valid(options: Mapping[str, str]) -> Iterator[None]:
         raise click.BadParameter(error.problem, param_hint=options[error.field]) from None
 
 
-def save(name: str, value: str) -> None:
+def reveal(secret: str, name: str, saved: Callable[[str], str] | None) -> None:
+    """Show what is told once, alone on stdout. It is saved first, so that it is safe whatever becomes of stdout.
+
+    `saved`: what the variable of this name in `.env` becomes, of what it was; None: nothing is saved. Raises
+    SettingsError, without the secret, when that can't be done; it has been shown all the same.
+    """
+    problem: SettingsError | None = None
+    if saved is not None:
+        try:
+            save(name, saved)
+        except SettingsError as error:
+            problem = error
+    click.echo(secret)
+    if problem is not None:
+        raise problem
+
+
+def save(name: str, value: str | Callable[[str], str], done: str = "saved as {} in .env") -> None:
     """Write a secret into `.env`, and say so. Raises SettingsError, without the value, when that can't be done."""
     envfile.save(name, value)
-    click.echo(f"saved as {name} in .env", err=True)
+    click.echo(done.format(name), err=True)
     if in_environment(name):
         click.echo(f"{name} is also set in the environment, which wins over .env: change it there, too.", err=True)
 

@@ -22,6 +22,7 @@ EVENT_TYPES = (
     "production.failed",
     "deliverable.ready",
 )
+DOCUMENTED = frozenset((*EVENT_TYPES, "webhook.test"))
 PATH = "/webhooks/jarai"
 MOST_ACCOUNTS = 50
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,16 +16,19 @@ from service.core.errors import ReceiverError
 from service.store.scripts import PREFIX
 
 _ROTATION = f"{PREFIX}rotation"
+_KEYS = f"{PREFIX}subscriptions"
 _RUNNING = f"{PREFIX}rotation:running"
 _KEPT = timedelta(days=30)
 _LEASE_MS = 60_000
+_BUSY = "another `webhooks rotate` is running, or was killed within the last minute"
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """`old` is being replaced by `new`, both ids of subscriptions; "" until the secret of the new one was shown.
 
-    `others` are all that were there before, `keys` the fingerprints of the keys that were, `key` that of the new one.
+    `others` are all that were there before, `keys` the fingerprints of the keys that were, `key` that of the new one,
+    `old_key` that of the old one where it is known. `saves`: secrets are to be written into `.env`.
     """
 
     old: str
@@ -32,6 +36,8 @@ class Rotation:
     keys: tuple[str, ...]
     new: str = ""
     key: str = ""
+    old_key: str = ""
+    saves: bool = False
 
 
 def read(redis: Redis) -> Rotation | None:
@@ -39,12 +45,13 @@ def read(redis: Redis) -> Rotation | None:
     if not found:
         return None
     kept = {name.decode(): json.loads(value) for name, value in found.items()}
-    return Rotation(kept["old"], tuple(kept["others"]), tuple(kept["keys"]), kept["new"], kept["key"])
+    return Rotation(**(kept | {"others": tuple(kept["others"]), "keys": tuple(kept["keys"])}))
 
 
 def write(redis: Redis, rotation: Rotation) -> None:
     fields: dict[Any, Any] = {
-        name: json.dumps(getattr(rotation, name)) for name in ("old", "others", "keys", "new", "key")
+        name: json.dumps(getattr(rotation, name))
+        for name in ("old", "others", "keys", "new", "key", "old_key", "saves")
     }
     with redis.pipeline(transaction=True) as pipeline:
         pipeline.hset(_ROTATION, mapping=fields)
@@ -56,16 +63,35 @@ def forget(redis: Redis) -> None:
     redis.delete(_ROTATION)
 
 
+def note_key(redis: Redis, subscription_id: str, key: str) -> None:
+    """The secret of this subscription has the key of this fingerprint; an empty one: it has none any more."""
+    if key:
+        redis.hset(_KEYS, subscription_id, key)
+    else:
+        redis.hdel(_KEYS, subscription_id)
+
+
+def keys(redis: Redis) -> dict[str, str]:
+    """The fingerprint of each subscription's key, as far as it was made from here."""
+    found: Any = redis.hgetall(_KEYS)
+    return {name.decode(): value.decode() for name, value in found.items()}
+
+
 @contextlib.contextmanager
 def alone(redis: Redis) -> Iterator[Callable[[], None]]:
     """Nobody else rotates within the block, as long as what it yields is called every minute. Raises ReceiverError."""
 
-    def still_here() -> None:
-        redis.pexpire(_RUNNING, _LEASE_MS)
+    mine = uuid.uuid4().hex
 
-    if not redis.set(_RUNNING, 1, nx=True, px=_LEASE_MS):
-        raise ReceiverError("another `webhooks rotate` is running, or was killed within the last minute")
+    def still_here() -> None:
+        if redis.get(_RUNNING) not in (None, mine.encode()):
+            raise ReceiverError(_BUSY)
+        redis.set(_RUNNING, mine, px=_LEASE_MS)
+
+    if not redis.set(_RUNNING, mine, nx=True, px=_LEASE_MS):
+        raise ReceiverError(_BUSY)
     try:
         yield still_here
     finally:
-        redis.delete(_RUNNING)
+        if redis.get(_RUNNING) == mine.encode():
+            redis.delete(_RUNNING)

@@ -31,6 +31,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:notice:{id}       hash   to be delivered: body    jarai:notify    zset  notices -> next attempt
     jarai:notify:pause      hash   the receiver failed so often, nothing is sent until then
     jarai:trigger:{digest}  hash   a production that JARAI was asked to start, and nobody knows yet whether it has
+    jarai:subscriptions     hash   subscription -> fingerprint of its key, where it was made from here
     jarai:rotation          hash   the subscription that is being replaced, and the new one
     jarai:rotation:running  somebody is at it
     jarai:heard             hash   fingerprint of a signing key -> when a webhook signed with it came last

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,14 +90,36 @@ def test_an_answer_that_gets_lost_says_what_may_have_happened(command: Command, 
     failed(command("partners", "verify", *mailed(simulator)), "may be used up")
 
 
-def test_a_key_that_can_not_be_saved_was_shown_all_the_same(
-    command: Command, simulator: Running, tmp_path: Path
-) -> None:
+def test_where_nothing_can_be_saved_no_key_is_asked_for(command: Command, simulator: Running, tmp_path: Path) -> None:
     (tmp_path / ".env").symlink_to(tmp_path / "none" / "env")
+    failed(command("partners", "rotate-key", "--yes", "--save"), ".env", "can't be written")
+    assert simulator.truth()["apiRequests"] == []
+
+
+def test_a_key_that_can_not_be_saved_was_shown_all_the_same(command: Command, tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
     done = command("partners", "rotate-key", "--yes", "--save")
     assert done.exit_code == 1
     assert done.stdout.startswith("jarai_live_")
     assert "set JARAI_API_KEY there yourself" in done.stderr
+    assert done.stdout.strip() not in done.stderr
+
+
+def test_a_key_that_can_not_be_shown_was_saved_all_the_same(environment: dict[str, str], tmp_path: Path) -> None:
+    """A full disk behind stdout, or a pipe that nobody reads: the key is told once, and must not be lost."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "service.cli", "partners", "rotate-key", "--yes", "--save"],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "JARAI_API_KEY=jarai_live_" in (tmp_path / ".env").read_text()
 
 
 @pytest.mark.parametrize(

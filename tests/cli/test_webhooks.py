@@ -192,3 +192,46 @@ def test_two_rotations_at_once_are_one(command: Command, redis: Redis, no_redis:
         failed(command(*ROTATE), "another `webhooks rotate` is running")
     failed(command(*ROTATE, REDIS_URL=no_redis), "Redis does not answer")
     assert len(subscribed(command)) == 1
+
+
+def test_the_old_secret_is_known_and_goes_however_many_others_there_are(
+    command: Command, redis: Redis, tmp_path: Path
+) -> None:
+    """Also where the run that was broken off had --save, and the one that ends it has not."""
+    (tmp_path / ".env").write_text("JARAI_WEBHOOK_SECRETS=SmVmZQ,SmVmZmU\n")
+    old = command("webhooks", "register", HOOK, "--save").stdout.strip()
+    new = command("webhooks", "rotate", "--wait", "0", "--save").stdout.strip()
+    hear(redis, new)
+    done = command("webhooks", "rotate", "--wait", "0")
+    assert done.exit_code == 0, done.stderr
+    assert "the old secret is taken out" in done.stderr
+    assert saved(tmp_path) == ["SmVmZQ", "SmVmZmU", new]
+    assert old != new
+
+
+def test_a_secret_that_could_not_be_saved_is_still_the_one_that_is_waited_for(
+    command: Command, redis: Redis, tmp_path: Path
+) -> None:
+    command("webhooks", "register", HOOK)
+    (tmp_path / ".env").mkdir()
+    first = command("webhooks", "rotate", "--wait", "0", "--save")
+    assert (first.exit_code, "set JARAI_WEBHOOK_SECRETS there yourself" in first.stderr) == (1, True)
+    assert "`webhooks rotate` goes on from here" in first.stderr
+    (tmp_path / ".env").rmdir()
+    again = command("webhooks", "rotate", "--wait", "0")
+    assert again.stdout == "", "no other secret is made"
+    hear(redis, first.stdout.strip())
+    assert command("webhooks", "rotate", "--wait", "0").exit_code == 0
+
+
+def test_a_type_that_nobody_documented_is_said(command: Command) -> None:
+    done = command("webhooks", "register", HOOK, "--events", "production.publishd")
+    assert "production.publishd is no event type that JARAI documents" in done.stderr
+
+
+def test_a_deleted_subscriptions_secret_is_named(command: Command) -> None:
+    secret = command("webhooks", "register", HOOK).stdout.strip()
+    [one] = subscribed(command)
+    done = command("webhooks", "delete", one["webhookId"], JARAI_WEBHOOK_SECRETS=f"SmVmZQ,{secret}")
+    assert f"begins with {secret[:4]}" in done.stdout
+    assert secret not in done.stdout
