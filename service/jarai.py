@@ -14,6 +14,7 @@ from service.core.partner_api import LARGEST_ANSWER_BYTES, Request, Response
 _TIMEOUT = Timeout(connect=4, read=8)
 _LONGEST_ANSWER_SECONDS = 15.0
 _CHUNK_BYTES = 64 * 1024
+_MOST_AT_ONCE = 8  # of persons who ask through one process
 USER_AGENT = f"jarai-receiver/{__version__}"
 
 
@@ -25,7 +26,7 @@ class Jarai:
         self._headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
         if api_key:
             self._headers["X-API-Key"] = api_key
-        self._pool = outgoing.open_pool(_TIMEOUT)
+        self._pool = outgoing.open_pool(_TIMEOUT, kept=_MOST_AT_ONCE)
 
     def call(self, request: Request) -> Response:
         """JARAI's answer, whatever its status. Raises JaraiUnavailable when none came, or none that fits in memory."""
@@ -75,6 +76,8 @@ def _plain(error: Exception) -> str:
     """What went wrong, without addresses."""
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         return "its name can't be resolved"
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "nobody listens there, or it can't be reached"
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "time-out"
     if isinstance(error, urllib3.exceptions.ProtocolError):

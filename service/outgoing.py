@@ -39,9 +39,17 @@ def within(seconds: float) -> Iterator[None]:
         _deadline.reset(token)
 
 
-def open_pool(timeout: Timeout, headers: dict[str, str] | None = None, judge: Judge | None = None) -> _Pools:
-    """Connections that never repeat a failed request. `judge` sees each address before it is connected to."""
-    return _Pools(judge, timeout, headers)
+def open_pool(
+    timeout: Timeout,
+    headers: dict[str, str] | None = None,
+    judge: Judge | None = None,
+    kept: int = _CONNECTIONS_PER_HOST,
+) -> _Pools:
+    """Connections that never repeat a failed request. `judge` sees each address before it is connected to.
+
+    `kept`: so many to one host stay open for the next request.
+    """
+    return _Pools(judge, timeout, headers, kept)
 
 
 def _patience(most: float | None) -> float | None:
@@ -158,8 +166,8 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class _Pools(urllib3.PoolManager):
-    def __init__(self, judge: Judge | None, timeout: Timeout, headers: dict[str, str] | None) -> None:
-        super().__init__(headers=headers, retries=False, timeout=timeout, maxsize=_CONNECTIONS_PER_HOST)
+    def __init__(self, judge: Judge | None, timeout: Timeout, headers: dict[str, str] | None, kept: int) -> None:
+        super().__init__(headers=headers, retries=False, timeout=timeout, maxsize=kept)
         self._judge = judge
         self.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
 

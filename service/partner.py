@@ -27,7 +27,7 @@ from service.core.errors import (
 )
 from service.core.observations import OperatorAsked
 from service.core.partner_api import Request, Response
-from service.core.triggering import Wanted, in_doubt, read_started, still_in_doubt
+from service.core.triggering import BY_COMMAND, How, Wanted, in_doubt, read_started, still_in_doubt
 from service.runtime import Runtime
 from service.store import productions, requests, triggers
 from service.store.triggers import Intent
@@ -65,8 +65,10 @@ def ask(here: Runtime, request: Request, read: Callable[[Response], Read]) -> Re
     return _answer(here, request, token, read)
 
 
-def trigger(here: Runtime, wish: Wanted, retries_left: int = 0, *, again: bool = False) -> str:
+def trigger(here: Runtime, wish: Wanted, retries_left: int = 0, *, again: bool = False, how: How = BY_COMMAND) -> str:
     """Have JARAI start a production, and follow it from then on; its id. Nothing is sent where Redis does not answer.
+
+    `how` whoever asks would send it once more, should nobody know whether it was started.
 
     Raises JaraiError (certainly nothing was started), OutcomeUnknown (also for the same wish as long as the outcome of
     an earlier request for it is not known, unless `again`), NoRequestLeft, NotTracked, SettingsError and RedisError.
@@ -77,18 +79,21 @@ def trigger(here: Runtime, wish: Wanted, retries_left: int = 0, *, again: bool =
     if before is not None:
         requests.give_back(redis, token)
         seen = triggers.unclaimed(redis, wish.account_id, before.at)
-        raise OutcomeUnknown(still_in_doubt(before.at, before.now, seen), repeated=True)
+        raise OutcomeUnknown(still_in_doubt(before.at, before.now, seen, how), repeated=True)
     try:
         identity, reference = _answer(here, wish.request, token, lambda one: (read_started(one), one.correlation_id))
     except JaraiError as error:
         if isinstance(error, JaraiUnavailable) and error.sent:
-            raise _in_doubt(redis, intent, error) from None
+            raise _in_doubt(redis, intent, error, how) from None
         with contextlib.suppress(RedisError):
             triggers.relent(redis, intent)
         raise
+    except KeyboardInterrupt:
+        raise _in_doubt(redis, intent, JaraiUnavailable("broken off"), how) from None
     try:
         body = wish.body if retries_left else ""
-        tracked = OperatorAsked(productions.now(redis), "track", wish.account_id, body=body, retries_left=retries_left)
+        now = productions.now(redis)
+        tracked = OperatorAsked(now, "track", wish.account_id, triggered=True, body=body, retries_left=retries_left)
         triggers.started(redis, identity, intent, tracked)
     except RedisError as error:
         raise _not_tracked("started", identity, error) from None
@@ -120,7 +125,7 @@ def _done(response: Response) -> str | None:
 def _permission(here: Runtime) -> str:
     """The token of a request that may go out now."""
     if not here.settings.jarai_api_key:
-        raise SettingsError("JARAI_API_KEY is not set: `partners verify TOKEN` shows it.")
+        raise SettingsError("JARAI_API_KEY is not set: `partners register` and `partners verify TOKEN` bring one.")
     token, wait_seconds = requests.take(here.redis, here.settings.limits, person=True)
     if not token:
         raise NoRequestLeft(no_request_left(wait_seconds, _local_now()), wait_seconds)
@@ -144,20 +149,21 @@ def _for_the_budget(redis: Redis, request: Request, response: Response | None) -
     if starts and answer.status == 429:
         # CONTRACT [docs]: an account has a quota of productions a day, too. When that is used up, requests may not be,
         # and nobody must stop polling until midnight. Should it be the requests, the next poll is told so.
-        if answer.remaining:
+        long = wait_seconds is None or wait_seconds > _LONGEST_QUOTA_PAUSE_SECONDS
+        if answer.remaining and long:
             return replace(answer, status=409, retry_after_seconds=None)
-        if (wait_seconds or 0) > _LONGEST_QUOTA_PAUSE_SECONDS:
+        if wait_seconds is not None and long:
             return replace(answer, retry_after_seconds=_LONGEST_QUOTA_PAUSE_SECONDS)
     if response.status == 403 and partner_api.error_code(response) == partner_api.PARTNER_NOT_ACTIVE:
         return replace(answer, status=401)  # no question of this partner is answered
     return answer
 
 
-def _in_doubt(redis: Redis, intent: Intent, error: JaraiUnavailable) -> OutcomeUnknown:
+def _in_doubt(redis: Redis, intent: Intent, error: JaraiUnavailable, how: How) -> OutcomeUnknown:
     seen: list[str] = []
     with contextlib.suppress(RedisError):  # then the intent stays as it was noted
         seen = triggers.unclaimed(redis, intent.account_id, triggers.doubt(redis, intent))
-    error.advice = in_doubt(seen)
+    error.advice = in_doubt(seen, how)
     return OutcomeUnknown(error.sentence, repeated=False)
 
 

@@ -149,6 +149,7 @@ class Asker:
             now,
             "track",
             wish.account_id,
+            triggered=True,
             body=production.trigger_body,
             retries_left=production.retries_left - 1,
             retry_of=production.retry_of or identity,

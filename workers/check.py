@@ -73,7 +73,12 @@ def _settings(runtime: Runtime) -> Iterator[Line]:
         else:
             yield Line("secrets", "ok", f"{len(settings.webhook_secrets)} signing secret(s) in JARAI_WEBHOOK_SECRETS")
     else:
-        yield Line("secrets", "broken", "JARAI_WEBHOOK_SECRETS is not set: every webhook would be refused")
+        yield Line(
+            "secrets",
+            "broken",
+            "JARAI_WEBHOOK_SECRETS is not set: every webhook would be refused; "
+            "`webhooks register URL --save` brings one",
+        )
     if settings.admin_token:
         yield Line("admin", "ok", "ADMIN_TOKEN is set")
     else:
@@ -87,7 +92,7 @@ def _redis(runtime: Runtime) -> Iterator[Line]:
         latency = (time.monotonic() - started) * 1000
         problems = safety_problems(runtime.redis)
     except (RedisError, ReceiverError) as error:
-        yield Line("redis", "broken", f"does not answer: {error}")
+        yield Line("redis", "broken", f"does not answer: {error}; start it, or set REDIS_URL (`up` brings its own)")
         return
     info: Any = runtime.redis.info("server")
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
@@ -117,13 +122,20 @@ def _storage(runtime: Runtime) -> Iterator[Line]:
 def _jarai(runtime: Runtime, redis_answers: bool) -> Iterator[Line]:
     """What JARAI says of the key, its scopes, its subscriptions, and of the time."""
     if not runtime.settings.jarai_api_key:
-        yield Line("api key", "warning", "JARAI_API_KEY is not set: nothing is polled, lost webhooks go unnoticed")
+        yield Line(
+            "api key",
+            "warning",
+            "JARAI_API_KEY is not set: nothing is polled, lost webhooks go unnoticed; "
+            "`partners verify TOKEN --save` brings one",
+        )
         return
     asked = _Asked(runtime)
     try:
         found = asked.ask(accounts_request(), onboarding.read_account_list)
     except (JaraiError, NoRequestLeft) as error:
         yield _refused("api key", error)
+        if redis_answers:
+            yield _budget(runtime)
         return
     names = "no account yet" if not found else f"{len(found)} account(s)"
     yield Line("api key", "ok", f"accepted by {runtime.settings.jarai_api_url}, {names}")
@@ -204,11 +216,14 @@ def _subscriptions(runtime: Runtime, found: Sequence[Subscription]) -> Iterator[
             "subscription", "broken", f"{other}; `webhooks register https://your.host{subscriptions.PATH} --save`"
         )
         return
-    for one in here:
-        lacks = sorted(set(subscriptions.EVENT_TYPES) - set(one.event_types)) if one.event_types else []
+    for url in dict.fromkeys(one.url for one in here):
+        mine = [one for one in here if one.url == url]
+        types = {each for one in mine for each in one.event_types or subscriptions.EVENT_TYPES}
+        lacks = sorted(set(subscriptions.EVENT_TYPES) - types)
         missing = f"lacks {', '.join(lacks)}, which cost polls: `webhooks register` another" if lacks else "all events"
-        yield Line("subscription", "warning" if lacks else "ok", f"{one.url}: {missing}")
-        yield _reachable(one.url)
+        several = f" by {len(mine)} subscriptions" if len(mine) > 1 else ""
+        yield Line("subscription", "warning" if lacks else "ok", f"{url}: {missing}{several}")
+        yield _reachable(url)
 
 
 def _reachable(url: str) -> Line:
@@ -279,10 +294,10 @@ def _work(runtime: Runtime) -> Iterator[Line]:
     letters = deadletters.count(runtime.redis)
     said = f"{letters} wait for a person: `deadletters list`" if letters else "none"
     yield Line("dead letters", "warning" if letters else "ok", said)
-    open_triggers = triggers.open_count(runtime.redis)
-    if open_triggers:
-        yield Line("triggers", "warning", f"{open_triggers} without an answer: JARAI may have started them; look for "
-                   "them in `productions list`")  # fmt: skip
+    doubts = triggers.doubts(runtime.redis)
+    if doubts:
+        told = f"{len(doubts)} without an answer, the oldest: {doubts[0].topic!r}"
+        yield Line("triggers", "warning", f"{told}; JARAI may have started them: `productions doubts`")
 
 
 def _notices(runtime: Runtime) -> Line:

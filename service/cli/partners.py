@@ -123,7 +123,7 @@ def accounts(as_json: bool) -> None:
             (
                 one.account_id,
                 one.name,
-                ", ".join(f"{avatar} ({name})" if name else avatar for avatar, name in one.avatars),
+                tuple(f"{avatar} ({name})" if name else avatar for avatar, name in one.avatars),
                 ", ".join(one.platforms),
             )
             for one in found

@@ -6,13 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 from redis import Redis
-from redis.exceptions import RedisError
 
 from service import operator, pacing
-from service.cli.screen import AS_JSON, clock, moment, plain, print_json, runtime_here, table
-from service.cli.triggering import cancel, trigger
+from service.cli.screen import AS_JSON, PRODUCTION, clock, moment, plain, print_json, relative, runtime_here, table
+from service.cli.triggering import cancel, doubts, trigger
 from service.core.budget import per_day
 from service.core.errors import ReceiverError
 from service.core.production import LIFE, Production
@@ -20,27 +18,10 @@ from service.core.schedule import held_until
 from service.core.view import describe, instant
 from service.core.why import Circumstances, known_from, waiting_for
 from service.runtime import Runtime
-from service.settings import load
 from service.store import due
 from service.store import productions as kept
 
-_MOST_COMPLETED = 200
-
-
-class _Id(click.ParamType[str]):
-    """A production's id; a shell completes those that are known here."""
-
-    name = "production id"
-
-    def shell_complete(self, context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        try:
-            found, _ = kept.newest(Runtime(load()).redis, _MOST_COMPLETED)
-        except (ReceiverError, RedisError):  # at the prompt there is nobody to tell
-            return []
-        return [CompletionItem(one.production_id) for one in found if one.production_id.startswith(incomplete)]
-
-
-_PRODUCTION = click.argument("production_id", type=_Id())
+_ONLY_IN_JSON = ("at", "kind", "data", "eventId", "correlationId", "timestamp", "sha256")
 
 
 @click.group()
@@ -56,6 +37,7 @@ def productions() -> None:
 
 productions.add_command(trigger)
 productions.add_command(cancel)
+productions.add_command(doubts)
 
 
 @productions.command("list")
@@ -83,8 +65,9 @@ def list_productions(status: str | None, limit: int, as_json: bool) -> None:
         print_json({"productions": rows})
         return
     now = datetime.now(UTC)
+    other = "" if status in (None, *LIFE) else f" (JARAI's are {', '.join(LIFE)})"
     table(
-        ("production", "status", "news from", "files", "settled", "updated"),
+        ("production", "status", "by", "files", "settled", "updated"),
         [
             (
                 one["productionId"],
@@ -92,18 +75,18 @@ def list_productions(status: str | None, limit: int, as_json: bool) -> None:
                 one["source"],
                 _files(one),
                 "yes" if one["settled"] else "",
-                moment(one["updatedAt"], now),
+                relative(one["updatedAt"], now),
             )
             for one in rows
         ],
-        f"no productions in status {status}"
+        f"no productions in status {status}{other}"
         if status
         else "no productions yet: they appear with their first webhook, or with `productions track ID`",
     )
 
 
 @productions.command()
-@_PRODUCTION
+@PRODUCTION
 @AS_JSON
 def show(production_id: str, as_json: bool) -> None:
     """One production: its state, its files and everything that happened to it.
@@ -158,13 +141,13 @@ def show(production_id: str, as_json: bool) -> None:
     )
     click.echo()
     for entry in shown["timeline"]:
-        more = {key: value for key, value in entry.items() if key not in ("at", "kind", "data") and value is not None}
+        more = {key: value for key, value in entry.items() if key not in _ONLY_IN_JSON and value is not None}
         at = clock(datetime.fromisoformat(entry["at"]), now)
         click.echo(f"{at}  {entry['kind']:<20} " + "  ".join(f"{k}={plain(v)}" for k, v in more.items()))
 
 
 @productions.command()
-@_PRODUCTION
+@PRODUCTION
 @AS_JSON
 def why(production_id: str, as_json: bool) -> None:
     """What is it waiting for, and where does each thing that is known of it come from?
@@ -190,7 +173,7 @@ def why(production_id: str, as_json: bool) -> None:
 
 
 @productions.command()
-@_PRODUCTION
+@PRODUCTION
 @click.option("--account", help="Its account's id, where you know it: names the folder of its files.")
 def track(production_id: str, account: str | None) -> None:
     """Follow a production that was triggered elsewhere.
@@ -205,7 +188,7 @@ def track(production_id: str, account: str | None) -> None:
 
 
 @productions.command()
-@_PRODUCTION
+@PRODUCTION
 def refresh(production_id: str) -> None:
     """Ask JARAI about a production now, as far as the budget goes.
 
@@ -219,7 +202,7 @@ def refresh(production_id: str) -> None:
 
 
 @productions.command()
-@_PRODUCTION
+@PRODUCTION
 @click.option("--file", default="", help="Only this one, by its file's name or its id.")
 def redownload(production_id: str, file: str) -> None:
     """Fetch stored files again and compare them with what lies there.
@@ -236,7 +219,7 @@ def redownload(production_id: str, file: str) -> None:
 
 
 @productions.command()
-@_PRODUCTION
+@PRODUCTION
 @click.option("--dry-run", is_flag=True, help="Only show what the events tell otherwise than what is stored.")
 @AS_JSON
 def replay(production_id: str, dry_run: bool, as_json: bool) -> None:
@@ -297,7 +280,8 @@ def _circumstances(here: Runtime, production: Production) -> Circumstances:
 
 
 def _status(one: dict[str, Any]) -> str:
-    return f"{one['status'] or '?'}{' (SANDBOX)' if one['sandbox'] else ''}"
+    retried = ", triggered again" if one["retriedAs"] else ""
+    return f"{one['status'] or '?'}{retried}{' (SANDBOX)' if one['sandbox'] else ''}"
 
 
 def _files(one: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +26,11 @@ from service.core.redaction import redact
 from service.core.why import span
 from service.runtime import Runtime
 from service.settings import in_environment, load
+from service.store import productions
+
+_NEVER_FOLDED = ("production", "id", "account", "status", "avatars", "file", "address", "may be")
+_LEAST_WIDTH, _WIDTH_OF_A_PIPE = 110, 250
+_MOST_COMPLETED = 200
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 
@@ -48,6 +54,22 @@ class Group(click.Group):
             if error.errno == errno.EPIPE:  # who read it has gone: click ends in silence
                 raise
             raise click.ClickException(f"{error.strerror or type(error).__name__}: nothing more can be shown") from None
+
+
+class _ProductionId(click.ParamType[str]):
+    """A production's id; a shell completes those that are known here."""
+
+    name = "production id"
+
+    def shell_complete(self, context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        try:
+            found, _ = productions.newest(Runtime(load()).redis, _MOST_COMPLETED)
+        except (ReceiverError, RedisError):  # at the prompt there is nobody to tell
+            return []
+        return [CompletionItem(one.production_id) for one in found if one.production_id.startswith(incomplete)]
+
+
+PRODUCTION = click.argument("production_id", type=_ProductionId())
 
 
 def runtime_here() -> Runtime:
@@ -113,9 +135,13 @@ def moment(when: datetime | str | None, now: datetime) -> str:
     if not when:
         return ""
     then = datetime.fromisoformat(when) if isinstance(when, str) else when
-    ahead = then - now
-    relative = f"in {span(ahead)}" if ahead > timedelta(seconds=1) else f"{span(-ahead)} ago"
-    return f"{clock(then, now)}, {relative}"
+    return f"{clock(then, now)}, {relative(then, now)}"
+
+
+def relative(when: datetime | str, now: datetime) -> str:
+    """How long ago, or in how long."""
+    ahead = (datetime.fromisoformat(when) if isinstance(when, str) else when) - now
+    return f"in {span(ahead)}" if ahead > timedelta(seconds=1) else f"{span(-ahead)} ago"
 
 
 def clock(then: datetime, now: datetime) -> str:
@@ -132,13 +158,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) 
         return
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        shown.add_column(column, overflow="fold", no_wrap=column in ("production", "id", "account"))
+        shown.add_column(column, overflow="fold", no_wrap=column in _NEVER_FOLDED)
     for row in rows:
-        shown.add_row(*(plain(cell).replace("[", r"\[") for cell in row))
+        shown.add_row(*(_cell(cell).replace("[", r"\[") for cell in row))
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=250)
-    console.print(shown)
+    width = max(console.width, _LEAST_WIDTH) if console.is_terminal else _WIDTH_OF_A_PIPE
+    Console(width=width).print(shown)
+
+
+def _cell(cell: object) -> str:
+    """A tuple is several lines of one cell; nothing else is, whatever it holds."""
+    return "\n".join(map(plain, cell)) if isinstance(cell, tuple) else plain(cell)
 
 
 def _redis_place() -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 import click
 
 from service import operator, partner
-from service.cli.screen import AS_JSON, print_json, runtime_here, valid
+from service.cli.screen import AS_JSON, PRODUCTION, moment, print_json, runtime_here, table, valid
 from service.core import triggering
+from service.core.errors import ReceiverError
+from service.core.view import instant
+from service.store import triggers
 
 _OPTIONS = {
     "accountId": "--account",
@@ -79,7 +83,7 @@ def trigger(
 
 
 @click.command()
-@click.argument("production_id")
+@PRODUCTION
 def cancel(production_id: str) -> None:
     """Have JARAI cancel a production, followed here or not.
 
@@ -89,6 +93,36 @@ def cancel(production_id: str) -> None:
     identity = operator.production_id(production_id)
     partner.cancel(runtime_here(), identity)
     click.echo(f"JARAI cancels {identity}; its status follows: productions show {identity}")
+
+
+@click.command()
+@click.option("--settle", metavar="ID", help="You know what has become of this one: forget the doubt.")
+@AS_JSON
+def doubts(settle: str | None, as_json: bool) -> None:
+    """What was triggered without an answer, so that nobody knows whether JARAI has started it.
+
+    \b
+    jarai-receiver productions doubts
+    jarai-receiver productions doubts --settle 0f3c9a1e5b7d4c2a8e6f1b3d5a7c9e0f
+    """
+    redis = runtime_here().redis
+    if settle is not None:
+        if not triggers.settle(redis, settle):
+            raise ReceiverError(f"nothing is in doubt under {settle}")
+        click.echo(f"settled {settle}")
+        return
+    found = triggers.doubts(redis)
+    seen = {one.digest: triggers.unclaimed(redis, one.account_id, one.at) for one in found}
+    if as_json:
+        shown = [
+            {"id": one.digest, "at": instant(one.at), "accountId": one.account_id, "topic": one.topic,
+             "maybe": seen[one.digest]} for one in found
+        ]  # fmt: skip
+        print_json({"doubts": shown})
+        return
+    now = datetime.now(UTC)
+    rows = [(one.digest, moment(one.at, now), one.topic, " ".join(seen[one.digest])) for one in found]
+    table(("id", "asked for", "topic", "may be"), rows, "nothing is in doubt")
 
 
 def _text(file: BinaryIO | None) -> str | None:

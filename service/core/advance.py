@@ -508,7 +508,8 @@ class _Step:
         )
 
     def _operator(self, asked: OperatorAsked) -> None:
-        self._record({"at": asked.at, "kind": "operator", "wish": asked.wish})
+        triggered = {"triggered": True} if asked.triggered else {}
+        self._record({"at": asked.at, "kind": "operator", "wish": asked.wish, **triggered})
         self._set(account_id=self.p.account_id or asked.account_id, refused=None, ask_failures=0)
         if asked.wish in ("refresh", "replay"):
             self._set(refresh_wanted=True)

@@ -11,14 +11,13 @@ from service.core.partner_api import Request
 
 _BY_CODE: Mapping[str, str] = {
     "UNAUTHORIZED": "check JARAI_API_KEY (was it rotated more than 24 hours ago?)",
-    "PARTNER_NOT_ACTIVE": "the partner is not active: open the mail from JARAI and run `partners verify TOKEN`, "
-    "or ask JARAI",
-    "ACCOUNT_NOT_ACTIVE": "this account is not active: `accounts` lists yours, JARAI activates them",
+    "PARTNER_NOT_ACTIVE": "open the mail from JARAI and run `partners verify TOKEN`, or ask JARAI",
+    "ACCOUNT_NOT_ACTIVE": "`accounts` lists yours, JARAI activates them",
     "INVALID_REQUEST": "change what it names, and send it again",
 }
 _BY_STATUS: Mapping[int, str] = {
     401: _BY_CODE["UNAUTHORIZED"],
-    404: "check the id: JARAI knows none such, or not under this key",
+    404: "check the id (`accounts`, `productions list`, `webhooks list`): JARAI knows none such, or not under this key",
     409: "it is not in a state that allows this",
     413: "it is too large: send less",
 }
@@ -49,7 +48,7 @@ def advise(error: JaraiError, request: Request, now: datetime) -> str:
         return _BY_STATUS[error.status]
     if not error.sent:
         return "nothing was sent: check JARAI_API_URL and this machine's network"
-    if error.status is None or error.status >= 500 or error.status == 408:
+    if error.status is None or error.status >= 500 or error.status < 300 or error.status == 408:
         return "this is JARAI's trouble or the line's: try again later"
     return "JARAI's support can tell more"
 

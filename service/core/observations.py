@@ -158,6 +158,7 @@ class OperatorAsked:
     wish: Literal["track", "refresh", "retry", "replay", "redownload"]
     account_id: str | None = None
     key: str = ""
+    triggered: bool = False  # from here, as what is to be tracked
     body: str = ""
     retries_left: int = 0
     retry_of: str | None = None

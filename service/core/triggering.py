@@ -80,22 +80,33 @@ def in_doubt_again(seen: Sequence[str]) -> str:
     )
 
 
-def in_doubt(seen: Sequence[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class How:
+    """How whoever asks looks at productions, and how they would send something all the same."""
+
+    listing: str
+    again: str
+
+
+BY_COMMAND = How("`productions list`", "--again")
+OVER_HTTP = How("`GET /productions`", '`"again": true`')
+
+
+def in_doubt(seen: Sequence[str], how: How = BY_COMMAND) -> str:
     """What to do where nobody knows whether JARAI has started it. `seen`: what may be it."""
     these = f" (first seen since then, and triggered by nobody here: {', '.join(seen)})" if seen else ""
     return (
-        "JARAI may or may not have started it; if it has, its first webhook shows it in `productions list`"
-        f"{these}; don't repeat it blindly: --again sends it all the same"
+        f"JARAI may or may not have started it; if it has, its first webhook shows it in {how.listing}"
+        f"{these}; don't repeat it blindly: {how.again} sends it all the same"
     )
 
 
-def still_in_doubt(at: datetime, now: datetime, seen: Sequence[str]) -> str:
+def still_in_doubt(at: datetime, now: datetime, seen: Sequence[str], how: How = BY_COMMAND) -> str:
     """The same was asked for at `at`, and nobody knows the outcome."""
     minutes, seconds = divmod(round((now - at).total_seconds()), 60)
     ago = f"{minutes} min" if minutes else f"{seconds} s"
-    return (
-        f"The same was triggered at {at:%Y-%m-%d %H:%M:%S} UTC, {ago} ago, without an answer so far: {in_doubt(seen)}"
-    )
+    since = f"{at:%Y-%m-%d %H:%M:%S} UTC, {ago} ago"
+    return f"The same was triggered at {since}, without an answer so far: {in_doubt(seen, how)}"
 
 
 def read_started(response: Response) -> str:

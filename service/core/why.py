@@ -59,8 +59,13 @@ def span(duration: timedelta) -> str:
 def _waiting_for(p: Production, here: Circumstances, clock: Clock) -> Iterator[str]:
     if here.inbox:
         yield f"a worker on the queue advance: {here.inbox} thing(s) that were learnt are not taken in yet"
-    if p.settled and not here.inbox:
+    if p.retry_at is not None:
+        yield f"a poll, which has JARAI start another in its place{_at(p.retry_at, here, clock)}"
+    elif p.settled and p.due_to_ask_at is not None:
+        yield _question(p, here, clock)
+    elif p.settled and not here.inbox:
         yield f"nothing: it is {p.status}, and {'every file is stored' if p.deliverables else 'nothing is left to do'}"
+    if p.settled:
         return
     if p.refused is not None:
         again = f"`productions refresh {p.production_id}`"
@@ -77,6 +82,10 @@ def _waiting_for(p: Production, here: Circumstances, clock: Clock) -> Iterator[s
             yield _file(one, here, clock)
     if p.manifest_written < p.manifest_revision:
         yield "manifest.json, which is written by a worker on the queue download"
+
+
+def _at(at: datetime, here: Circumstances, clock: Clock) -> str:
+    return " now" if at <= here.now else f" at {clock(at)}"
 
 
 def _silence(p: Production, here: Circumstances) -> str:
@@ -109,9 +118,8 @@ def _question(p: Production, here: Circumstances, clock: Clock) -> str:
             at, reasons = until, [reason]
     if p.ask_failures and not reasons:
         reasons = [f"{p.ask_failures} answer(s) in a row were no use"]
-    when = "now" if at <= here.now else f"at {clock(at)}"
     budget = "" if here.left_today is None else f"; {here.left_today} of {here.per_day} requests left today"
-    return f"a poll, which asks JARAI for {what} {when}{''.join(f' ({one})' for one in reasons)}{budget}"
+    return f"a poll, which asks JARAI for {what}{_at(at, here, clock)}{''.join(f' ({one})' for one in reasons)}{budget}"
 
 
 def _file(one: Deliverable, here: Circumstances, clock: Clock) -> str:
@@ -140,6 +148,10 @@ def _known_from(p: Production, here: Circumstances, clock: Clock) -> Iterator[st
         yield "SANDBOX: JARAI made it up for a test; nothing of it is published or billed"
     if p.error_code or p.error_message:
         yield f"JARAI says of its failure: {' '.join(filter(None, (p.error_code, p.error_message)))}"
+    if p.retry_of is not None:
+        yield f"triggered in the place of {p.retry_of}, which had expired"
+    if p.retried_as is not None:
+        yield f"{p.retried_as} was triggered in its place"
     if p.status == "Queued" and p.expires_at is not None:
         yield f"expires at {clock(p.expires_at)} unless JARAI has begun by then"
     if p.last_event_at is not None:

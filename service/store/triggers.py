@@ -67,22 +67,43 @@ def started(
 
 
 def unclaimed(redis: Redis, account_id: str, since: datetime) -> list[str]:
-    """Productions of this account that were first seen since then, and that nobody here triggered or tracked."""
+    """Productions of this account that were first seen since then, and that nobody here triggered."""
     ids: Any = redis.zrangebyscore(
         f"{PREFIX}index", since.timestamp() * 1000, "+inf", start=0, num=_MOST_LOOKED_AT
     )  # fmt: skip
     states: Any = redis.mget([f"{PREFIX}production:{raw.decode()}" for raw in ids]) if ids else []
     found = [raw.decode() for raw, state in zip(ids, states, strict=True) if account_id.encode() in (state or b"")]
-    return [one for one in found[:_MOST_LOOKED_AT] if not _followed(redis, one)][:_MOST_NAMED]
+    return [one for one in found if not _triggered(redis, one)][:_MOST_NAMED]
 
 
-def open_count(redis: Redis) -> int:
-    """How many requests there are whose outcome nobody knows."""
-    return sum(1 for _ in redis.scan_iter(f"{PREFIX}trigger:*", count=1000))
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A request whose outcome nobody knows. `digest` tells it from others."""
+
+    digest: str
+    at: datetime
+    account_id: str
+    topic: str
 
 
-def _followed(redis: Redis, production_id: str) -> bool:
-    return any(entry.get("wish") == "track" for entry in productions.timeline(redis, production_id))
+def doubts(redis: Redis) -> list[Doubt]:
+    """All that are open, the oldest first."""
+    found = []
+    for key in redis.scan_iter(f"{PREFIX}trigger:*", count=1000):
+        fields: Any = redis.hmget(key, ["at", "account", "topic"])
+        if fields[0] is not None:
+            digest = key.decode().rpartition(":")[2]
+            found.append(Doubt(digest, _moment(int(fields[0])), *(value.decode() for value in fields[1:])))
+    return sorted(found, key=lambda one: one.at)
+
+
+def settle(redis: Redis, digest: str) -> bool:
+    """A person knows what has become of it; False where none is open."""
+    return bool(redis.delete(f"{PREFIX}trigger:{digest}"))
+
+
+def _triggered(redis: Redis, production_id: str) -> bool:
+    return any(entry.get("triggered") for entry in productions.timeline(redis, production_id))
 
 
 def _keep(redis: Redis, intent: Intent, again: bool, state: Literal["sent", "unknown"]) -> Any:

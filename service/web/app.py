@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio
 import uvicorn
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -89,6 +90,7 @@ def create(runtime: Runtime) -> Starlette:
     app.router.redirect_slashes = False  # the target would be built from a Host header that anybody may write
     app.state.settings, app.state.intake = settings, intake
     app.state.redis, app.state.intake_redis = runtime.redis, runtime.intake_redis
+    app.state.partner_limiter = anyio.CapacityLimiter(partner.AT_ONCE)
     app.state.runtime = runtime  # for who asks JARAI; its HTTP client is loaded by the first who does
     return app
 

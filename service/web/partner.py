@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
-from starlette.concurrency import run_in_threadpool
+import anyio
+import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -28,6 +32,9 @@ ERRORS = (JaraiError, InvalidField, NoRequestLeft, NotTracked, OutcomeUnknown, S
 _CODE = re.compile(r"[A-Z][A-Z0-9_]*")
 _OF_THE_ACCOUNT = "ACCOUNT_NOT_ACTIVE"
 _WITHOUT_ADVICE_SECONDS = 60.0
+AT_ONCE = 8
+_MOST_WAITING = 64
+Done = TypeVar("Done")
 
 
 async def trigger(request: Request) -> JSONResponse:
@@ -42,14 +49,23 @@ async def trigger(request: Request) -> JSONResponse:
         raise InvalidField("again", "has to be true or false")
     retries = triggering.retries(fields.pop("retryExpired", here.settings.retry_expired))
     wish = triggering.wanted(fields)
-    identity = await run_in_threadpool(partner.trigger, here, wish, retries, again=again)
+    how = triggering.OVER_HTTP
+    identity = await _apart(request, functools.partial(partner.trigger, here, wish, retries, again=again, how=how))
     return JSONResponse({"status": "triggered", "productionId": identity}, 202)
 
 
-def cancel(request: Request) -> JSONResponse:
+async def cancel(request: Request) -> JSONResponse:
     identity = identity_of(request)
-    partner.cancel(request.app.state.runtime, identity)
+    await _apart(request, functools.partial(partner.cancel, request.app.state.runtime, identity))
     return JSONResponse({"status": "cancelling", "productionId": identity}, 202)
+
+
+async def _apart(request: Request, work: Callable[[], Done]) -> Done:
+    """In threads of its own: a JARAI that is slow must not keep health checks and listings waiting."""
+    limiter: anyio.CapacityLimiter = request.app.state.partner_limiter
+    if limiter.statistics().tasks_waiting >= _MOST_WAITING:
+        raise HTTPException(503, "JARAI is slow, and too many wait for it already", {"Retry-After": "10"})
+    return await anyio.to_thread.run_sync(work, limiter=limiter)
 
 
 async def refused(request: Request, error: Exception) -> JSONResponse:

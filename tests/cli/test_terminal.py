@@ -11,12 +11,14 @@ import pytest
 from click.shell_completion import ShellComplete
 from redis import Redis
 
+from service import operator
 from service.cli import main
 from service.cli.screen import clock, moment
 from service.core.budget import Budget, day
 from service.core.observations import StatusAnswered
-from service.store import inbox, productions, requests
+from service.store import inbox, productions, requests, triggers
 from service.store.scripts import PREFIX
+from service.store.triggers import Intent
 from tests.cli.conftest import Command, failed
 from tests.store.making import event, keep, listing, new_id, take_in
 
@@ -74,6 +76,28 @@ def test_a_listing_says_when_and_marks_what_was_made_up_for_a_test(command: Comm
     assert "Producing (SANDBOX)" in lines[made_up]
     assert "Producing (SANDBOX)" in command("productions", "show", made_up).stdout
     assert "SANDBOX" in command("productions", "why", made_up).stdout
+
+
+def test_a_typing_error_in_a_status_is_seen(command: Command) -> None:
+    assert "JARAI's are Queued" in command("productions", "list", "--status", "Nonsense").stdout
+    assert "JARAI's are" not in command("productions", "list", "--status", "Failed").stdout
+
+
+def test_what_is_in_doubt_is_listed_with_what_may_be_it_and_can_be_settled(command: Command, redis: Redis) -> None:
+    account, intent = new_id(), "0f3c9a1e"
+    assert "nothing is in doubt" in command("productions", "doubts").stdout
+    triggers.intend(redis, Intent(intent, "t", account, "Bees"), again=False)
+    identity = new_id()
+    take_in(redis, event(identity, 1, accountId=account))
+    operator.track(redis, identity)
+    take_in(redis)
+    shown = command("productions", "doubts").stdout
+    assert all(word in shown for word in (intent, "Bees", "s ago", identity)), "also when it is followed by hand"
+    [told] = json.loads(command("productions", "doubts", "--json").stdout)["doubts"]
+    assert (told["id"], told["accountId"], told["maybe"]) == (intent, account, [identity])
+    failed(command("productions", "doubts", "--settle", "other"), "nothing is in doubt under other")
+    assert command("productions", "doubts", "--settle", intent).exit_code == 0
+    assert json.loads(command("productions", "doubts", "--json").stdout) == {"doubts": []}
 
 
 def test_why_says_what_it_waits_for_and_where_it_knows_things_from(command: Command, redis: Redis) -> None:

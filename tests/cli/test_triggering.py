@@ -128,6 +128,20 @@ def test_the_first_webhook_of_a_lost_trigger_shows_which_it_is(
     assert [one in said for one in (its, before, other, mine)] == [True, False, False, False]
 
 
+def test_a_trigger_that_is_broken_off_says_that_it_may_have_been_started(
+    command: Command, wish: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while JARAI works: stood in for at the edge, where it would be waited for."""
+
+    def broken_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr("urllib3.PoolManager.request", broken_off)
+        failed(command(*wish), "broken off", "may or may not have started it", "--again")
+    failed(command(*wish), "The same was triggered at")
+
+
 def test_a_command_that_was_killed_while_jarai_worked_is_not_repeated_blindly(
     command: Command,
     wish: tuple[str, ...],

@@ -122,6 +122,7 @@ def test_every_other_answer_says_whether_one_was_started(answer: Response, kind:
 
 def test_a_doubt_says_what_is_known_and_what_to_do() -> None:
     assert "--again" in in_doubt([])
+    assert '`"again": true`' in in_doubt([], triggering.OVER_HTTP)
     assert PRODUCTION_ID in in_doubt([PRODUCTION_ID])
     said = still_in_doubt(START, at(425), [])
     assert "2026-04-03 14:30:00 UTC, 7 min ago" in said

@@ -88,6 +88,15 @@ def test_each_file_that_is_not_stored_says_what_it_waits_for(file: Any, here: di
     assert said in sentence
 
 
+def test_what_is_settled_may_still_be_asked_about_or_be_triggered_again() -> None:
+    failed = replace(NEW, status="Failed", settled=True)
+    assert waits(replace(failed, retry_at=at(90))) == ("a poll, which has JARAI start another in its place now",)
+    assert waits(replace(failed, retry_at=at(900)))[0].endswith("in its place at 900")
+    assert waits(replace(failed, status_at=at(90)))[0].startswith("a poll, which asks JARAI for its status now")
+    assert "x was triggered in its place" in knows(replace(failed, retried_as="x"))
+    assert "triggered in the place of y, which had expired" in knows(replace(failed, retry_of="y"))
+
+
 def test_one_that_is_settled_waits_for_nothing() -> None:
     stored = replace(VIDEO, state="stored")
     settled = replace(PUBLISHED, settled=True, deliverables=(stored,))

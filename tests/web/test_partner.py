@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -208,3 +210,29 @@ def test_a_rotation_beside_a_running_web_loses_no_event(
     numbers = {one["sequenceNumber"] for one in truth["events"]}
     kept: Any = web.redis.hkeys(f"{PREFIX}events:{identity}")
     assert {int(one) for one in kept} >= set(range(1, max(numbers) - 1))
+
+
+def test_a_jarai_that_is_slow_keeps_neither_health_checks_nor_listings_waiting(
+    web: Web, wish: dict[str, Any], jarai: Running
+) -> None:
+    jarai.set_faults(api_slow={"next": 8, "value": 3})
+    with ThreadPoolExecutor(50) as pool:
+        waiting = [pool.submit(post, web, wish | {"topic": f"Harbour {number}"}) for number in range(50)]
+        eventually(lambda: list(web.redis.scan_iter(f"{PREFIX}trigger:*")), what="the first request")
+        began = monotonic()
+        web.get("/readyz")
+        web.get("/productions")
+        assert monotonic() - began < 2
+        assert {one.result().status for one in waiting} == {202}
+
+
+def test_when_too_many_wait_for_jarai_the_next_is_told_to_come_again(
+    web: Web, wish: dict[str, Any], jarai: Running
+) -> None:
+    jarai.set_faults(api_slow={"next": 8, "value": 2})
+    with ThreadPoolExecutor(90) as pool:
+        answers = list(pool.map(lambda number: post(web, wish | {"topic": f"Port {number}"}), range(90)))
+    refused_ones = [one for one in answers if one.status == 503]
+    assert refused_ones
+    assert {one.headers["Retry-After"] for one in refused_ones} == {"10"}
+    assert {one.status for one in answers} <= {202, 503}

@@ -147,7 +147,7 @@ def test_processes_that_are_missing_are_named_with_the_command_that_starts_them(
 def test_a_trigger_without_an_answer_is_told(sound: dict[str, str], redis: Redis) -> None:
     triggers.intend(redis, Intent("d", "t", new_id(), "Bees"), again=False)
     [(verdict, says)] = say(sound, "triggers")
-    assert (verdict, says.startswith("1 without an answer")) == ("warning", True)
+    assert (verdict, "1 without an answer, the oldest: 'Bees'" in says) == ("warning", True)
 
 
 @pytest.mark.parametrize(

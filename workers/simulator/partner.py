@@ -29,6 +29,14 @@ BASE = "/v1/partner"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _LARGEST_BODY_BYTES = 1 << 18
 _MOST_SUBSCRIPTIONS = 100
+DOCUMENTED_TYPES = (
+    "production.queued",
+    "production.step.complete",
+    "production.published",
+    "production.failed",
+    "deliverable.ready",
+    "webhook.test",
+)
 _OLD_KEY_LIFE = timedelta(hours=24)
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -332,7 +340,7 @@ def shown_subscription(subscription: Subscription) -> dict[str, object]:
     return {
         "webhookId": subscription.webhook_id,
         "endpointUrl": subscription.url,
-        "eventTypes": sorted(subscription.event_types),
+        "eventTypes": sorted(subscription.event_types or DOCUMENTED_TYPES),
         "accountIds": sorted(subscription.account_ids),
         "isActive": True,
     }
