@@ -103,6 +103,7 @@ def test_one_that_is_settled_waits_for_nothing() -> None:
     assert waits(settled) == ("nothing: it is Published, and every file is stored",)
     failed = replace(NEW, status="Failed", settled=True)
     assert waits(failed) == ("nothing: it is Failed, and nothing is left to do",)
+    assert waits(replace(settled, settled=False)) == (), "but for the manifest, which is on its way"
     assert waits(settled, inbox=1)[0].startswith("a worker on the queue advance")
 
 
