@@ -34,6 +34,7 @@ _OLDEST_REDIS = (6, 2)
 _SLOWEST_REDIS_MS = 50.0
 _SHORTEST_KEY_BYTES = 16
 _LONGEST_LOOK_SECONDS = 5.0
+_TIERS = {10: "tier Free: ", 60: "tier Standard: ", 300: "tier Enterprise: "}  # CONTRACT [docs]
 _NOBODYS = "00000000-0000-4000-8000-000000000000"  # a production that there is none of
 Read = TypeVar("Read")
 _LARGEST_SKEW_SECONDS = 60.0
@@ -199,7 +200,8 @@ def _budget(runtime: Runtime) -> Line:
     pace = pacing.read(runtime.redis, runtime.settings)
     watched = due.watched(runtime.redis)
     most, left = per_day(pace.budget, pace.limits, pace.now), pace.left_today
-    a_minute = "an unknown number of" if pace.budget.limit is None else str(pace.budget.limit)
+    tier = _TIERS.get(pace.budget.limit or 0, "")
+    a_minute = "an unknown number of" if pace.budget.limit is None else f"{tier}{pace.budget.limit}"
     a_day = "" if most is None else f", {most} a day, {left} left today for polling"
     now, later = pace.noticed_within(watched), pace.at_this_rate().noticed_within(watched)
     verdict: Verdict = "warning" if left == 0 else "ok"

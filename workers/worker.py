@@ -14,8 +14,9 @@ from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 
-from service import log, runtime
+from service import jobs, log, runtime
 from service.core.errors import SettingsError
+from service.jobs import QUEUES, QueueName
 from service.settings import Settings
 from service.store import deployment
 from service.store.connection import connect
@@ -61,6 +62,7 @@ class _Worker(SimpleWorker):
     """
 
     _waits = False
+    broken_off = False  # in its wait for a bell: one may have been on its way
 
     def handle_warm_shutdown_request(self) -> None:
         shutdown.request()
@@ -75,6 +77,7 @@ class _Worker(SimpleWorker):
     def _shutdown(self) -> None:
         self._stop_requested = True
         if self._waits:
+            self.broken_off = True
             raise StopRequested
 
     def teardown(self) -> None:
@@ -82,7 +85,7 @@ class _Worker(SimpleWorker):
             super().teardown()  # type: ignore[no-untyped-call]
 
 
-def work(queue: str) -> None:
+def work(queue: QueueName) -> None:
     """Be one RQ worker until SIGTERM. Ends with exit code 1 when Redis stays away; the launcher starts another."""
     here = runtime.current(f"worker {queue}")
     redis = connect(runtime.redis_url(here.settings), timeout_seconds=_IDLE_SECONDS + 10)
@@ -90,14 +93,18 @@ def work(queue: str) -> None:
     try:
         if queue == "download" and not deployment.recognise(redis, here.settings.state_dir):
             log.get()("store.emptied")
-        _Worker(
+        worker = _Worker(
             [Queue(queue, connection=redis, serializer="json")],
             connection=redis,
             serializer="json",
             worker_ttl=_IDLE_SECONDS,
             maintenance_interval=_IDLE_SECONDS,
             log_job_description=False,
-        ).work(logging_level="WARNING")
+        )
+        worker.work(logging_level="WARNING")
+        if worker.broken_off:  # Redis may have handed a bell out already: for the others it is rung again
+            with contextlib.suppress(RedisError):  # the sweep does it within a second
+                jobs.ring(redis, queue)
     except RedisError as error:
         log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")
         sys.exit(1)
@@ -120,4 +127,4 @@ def _wait_for(redis: Redis) -> None:
 
 
 if __name__ == "__main__":
-    work(sys.argv[1])
+    work(next(queue for queue in QUEUES if queue == sys.argv[1]))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pkgutil import resolve_name
 from typing import Any
@@ -53,6 +54,7 @@ class Group(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # who read it has gone: click ends in silence
                 raise
+            _close_stdout()
             raise click.ClickException(f"{error.strerror or type(error).__name__}: nothing more can be shown") from None
 
 
@@ -164,6 +166,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) 
     console = Console()
     width = max(console.width, _LEAST_WIDTH) if console.is_terminal else _WIDTH_OF_A_PIPE
     Console(width=width).print(shown)
+
+
+def _close_stdout() -> None:
+    """What is still to be written can't be: else the end of the process would say so in its own words."""
+    with suppress(OSError, ValueError):  # a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _cell(cell: object) -> str:

@@ -116,7 +116,7 @@ def test_scopes_that_are_missing_are_named(sound: dict[str, str]) -> None:
 def test_the_tier_what_is_left_of_it_and_what_that_means_are_told(sound: dict[str, str]) -> None:
     with run_in_thread(SimulatorSettings(seed=1, tier="free")) as jarai:
         says = found(sound | {"JARAI_API_URL": jarai.api_url, "JARAI_API_KEY": jarai.settings.api_key})["budget"].says
-    assert says.startswith("10 requests a minute, 100 a day, 91 left today for polling; ")
+    assert says.startswith("tier Free: 10 requests a minute, 100 a day, 91 left today for polling; ")
     assert "a webhook that gets lost is noticed within 90 s" in says
 
 

@@ -76,6 +76,18 @@ def test_a_signal_ends_it_at_once_while_it_waits(tmp_path: Path, number: signal.
         assert redis.scard("rq:workers") == 0
 
 
+def test_a_bell_that_comes_in_the_moment_of_its_end_is_rung_again_for_the_others(tmp_path: Path) -> None:
+    """Redis has handed it out already, and it is not going to be answered."""
+    with server("--appendonly", "yes") as redis, worker(redis, tmp_path) as process:
+        process.send_signal(signal.SIGSTOP)
+        jobs.ring(redis, "advance")
+        assert redis.llen("rq:queue:advance") == 0, "it has got the bell, and does not know yet"
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(5) == 0
+        assert redis.llen("rq:queue:advance") == 1
+
+
 def test_signals_at_any_moment_of_its_work_end_it_and_lose_nothing(tmp_path: Path) -> None:
     """Bells ring all the time, and each worker gets its signal a little later than the one before."""
     with server("--appendonly", "yes") as redis:
