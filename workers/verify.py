@@ -162,8 +162,10 @@ class Verification:
 
     def _is_repaired(self, damage: Damage) -> bool:
         """Also when nothing more can be done: an older version is listed by nobody any more."""
+        if self._redis.exists(f"{PREFIX}inbox:{damage.production_id}"):  # first: what is read then knows of the damage
+            return False
         production = productions.read(self._redis, damage.production_id)
-        if production is None or self._redis.exists(f"{PREFIX}inbox:{damage.production_id}"):
+        if production is None:
             return False
         if damage.key == MANIFEST:
             repaired = production.manifest_written == production.manifest_revision

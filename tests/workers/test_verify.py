@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,29 @@ def test_a_damaged_file_is_fetched_again_and_its_bytes_are_kept_aside(bench: Ben
     assert check.wait(0) == 0
     assert damage.outcome == "repaired"
     bench.is_stored(identity)
+
+
+def test_a_file_is_not_called_repaired_because_a_worker_takes_the_damage_in_while_it_is_looked_at(bench: Bench) -> None:
+    """What was read of a production before its inbox was found empty may be what it was before the damage."""
+    identity, path = stored(bench)
+    path.unlink()
+    here = runtime_of(bench)
+    check = Verification(here)
+    check.run(identity)
+
+    class Busy:
+        """Redis, and a worker that is done in the moment in which somebody looks at an inbox."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bench.redis, name)
+
+        def exists(self, *names: str) -> Any:
+            take_in(bench.redis)
+            return bench.redis.exists(*names)
+
+    check._redis = Busy()  # type: ignore[assignment]
+    assert check.wait(0) == 1
+    assert check.damages[0].outcome != "repaired"
 
 
 def test_while_it_is_damaged_the_manifest_does_not_say_that_all_is_there(bench: Bench) -> None:
