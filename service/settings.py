@@ -210,6 +210,11 @@ class Settings(BaseModel):
         )
 
     @property
+    def is_sandboxed(self) -> bool:
+        """CONTRACT [docs]: what a test key is answered is made up."""
+        return self.jarai_api_key.startswith("jarai_test_")
+
+    @property
     def limits(self) -> Limits:
         return Limits(per_minute=self.rate_limit_per_minute, per_day=self.rate_limit_per_day)
 

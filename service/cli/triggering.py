@@ -79,7 +79,8 @@ def trigger(
     if as_json:
         print_json({"productionId": identity, "accountId": wish.account_id})
     else:
-        click.echo(f"triggered {identity}\nfollow it with: productions show {identity}")
+        made_up = " (SANDBOX: a test key publishes and bills nothing)" if here.settings.is_sandboxed else ""
+        click.echo(f"triggered {identity}{made_up}\nfollow it with: productions show {identity}")
 
 
 @click.command()

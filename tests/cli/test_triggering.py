@@ -79,6 +79,14 @@ def test_what_is_to_be_tried_again_when_it_expires_is_passed_on(
     assert json.loads(first.body)["metadataMD"] == "# Brief"
 
 
+def test_what_a_test_key_triggers_is_marked_at_once(command: Command, wish: tuple[str, ...]) -> None:
+    assert "SANDBOX" not in command(*wish).stdout
+    key = "jarai_test_somebodys"
+    with run_in_thread(Settings(seed=1, api_key=key)) as jarai:  # of the same seed: with the same accounts
+        done = command(*wish, JARAI_API_URL=jarai.api_url, JARAI_API_KEY=key)
+    assert "(SANDBOX: a test key publishes and bills nothing)" in done.stdout, done.stderr
+
+
 def test_the_same_twice_after_a_success_is_two_productions(
     command: Command, wish: tuple[str, ...], simulator: Running
 ) -> None:
