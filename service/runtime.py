@@ -11,8 +11,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from service import log
-from service.core.errors import StoreUnavailable
-from service.settings import DEFAULT_REDIS_URL, Settings, load
+from service.core.errors import SettingsError, StoreUnavailable
+from service.settings import DEFAULT_REDIS_URL, Settings, Watcher, load
 from service.store.connection import connect, safety_problems
 
 if TYPE_CHECKING:
@@ -65,6 +65,23 @@ def start(process: str, settings: Settings | None = None) -> Runtime:
         except (RedisError, StoreUnavailable) as error:
             say("store.unavailable", error=str(error))
     return runtime
+
+
+def renewed(watcher: Watcher, settings: Settings, process: str) -> Settings | None:
+    """The settings with the secrets of a `.env` file that has changed since the last look; None where none has.
+
+    Said in the log, which hides the old secrets and the new from then on. A file that can't be used is said once.
+    """
+    say = log.get()
+    try:
+        found = watcher.look(settings)
+    except SettingsError as error:
+        say("settings.refused", error=str(error))
+        return None
+    if found is not None:
+        log.configure(found.log_format, found.log_level, (*settings.secrets, *found.secrets))
+        say("settings.reloaded", process=process)
+    return found
 
 
 @cache

@@ -23,7 +23,7 @@ from service.core.observations import (
 )
 from service.core.partner_api import Response
 from service.core.production import Production
-from service.core.schedule import held_until
+from service.core.schedule import due_question, held_until
 from service.jarai import Jarai
 from service.settings import Settings
 from service.store import due, inbox, requests, triggers
@@ -70,7 +70,7 @@ class Asker:
 
     def _ask_about(self, claim: AskClaim, token: str) -> None:
         production, now = claim.production, claim.now
-        question = _question(production, now)
+        question = due_question(production, now)
         identity = production.production_id
         if claim.tries > retry.MOST_CLAIMS:
             requests.give_back(self._redis, token)
@@ -201,14 +201,6 @@ class Asker:
             error=str(error),
             correlation_id=error.correlation_id,
         )
-
-
-def _question(production: Production, now: datetime) -> Question:
-    """What is due first; of what is due already, what tells most. Clocks that were set back leave all ahead."""
-    at: dict[Question, datetime | None]
-    at = {"trigger": production.retry_at, "deliverables": production.list_at, "status": production.status_at}
-    times = {question: max(when, now) for question, when in at.items() if when is not None}
-    return min(times, key=lambda question: times[question], default="status")
 
 
 def _read(response: Response, production: Production, now: datetime, question: Question) -> Written:

@@ -12,8 +12,7 @@ from time import monotonic
 from redis.exceptions import RedisError
 
 from service import jobs, log
-from service.core.errors import SettingsError
-from service.runtime import Runtime
+from service.runtime import Runtime, renewed
 from service.settings import Watcher
 from service.store import deployment, due, productions
 from workers.asker import Asker
@@ -89,18 +88,11 @@ class Poller:
 
     def _renew(self) -> None:
         """Ask with another API key from now on, where the `.env` file has another."""
-        try:
-            found = self._watcher.look(self._settings)
-        except SettingsError as error:
-            self._log("settings.refused", error=str(error))
-            return
-        if found is None:
-            return
-        log.configure(found.log_format, found.log_level, (*self._settings.secrets, *found.secrets))
-        self._settings = found
-        self._asker = Asker(self._redis, Runtime(found).jarai, found) if found.jarai_api_key else None
-        self._radar = Radar(self._redis, found)
-        self._log("settings.reloaded", process="poller")
+        found = renewed(self._watcher, self._settings, "poller")
+        if found is not None:
+            self._settings = found
+            self._asker = Asker(self._redis, Runtime(found).jarai, found) if found.jarai_api_key else None
+            self._radar = Radar(self._redis, found)
 
     def _look_for_loss(self, found: str) -> None:
         """A Redis that was emptied under us, or put in the place of ours, is said once among all pollers."""

@@ -54,8 +54,11 @@ class Group(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # who read it has gone: click ends in silence
                 raise
+            reason = error.strerror or type(error).__name__
+            if error.filename is not None:
+                raise click.ClickException(f"{error.filename}: {reason}") from None
             _close_stdout()
-            raise click.ClickException(f"{error.strerror or type(error).__name__}: nothing more can be shown") from None
+            raise click.ClickException(f"{reason}: nothing more can be shown") from None
 
 
 class _ProductionId(click.ParamType[str]):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from service.core.experience import Experience
+from service.core.observations import Question
 from service.core.production import Production
 from service.core.retry import after_failed_ask
 
@@ -90,6 +91,14 @@ def next_status_at(production: Production, now: datetime, intervals: Intervals) 
 def next_retry_at(production: Production, now: datetime) -> datetime | None:
     """When to trigger again what has expired, or None."""
     return _not_before_backoff(production, now) if production.is_to_be_retried else None
+
+
+def due_question(production: Production, now: datetime) -> Question:
+    """What is due first; of what is due already, what tells most. Clocks that were set back leave all ahead."""
+    at: dict[Question, datetime | None]
+    at = {"trigger": production.retry_at, "deliverables": production.list_at, "status": production.status_at}
+    times = {question: max(when, now) for question, when in at.items() if when is not None}
+    return min(times, key=lambda question: times[question], default="status")
 
 
 def held_until(production: Production, spread: timedelta) -> datetime | None:

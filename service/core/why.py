@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from service.core.deliverables import Deliverable
 from service.core.production import Production
+from service.core.schedule import due_question
 from service.core.view import Progress
 
 Clock = Callable[[datetime], str]
@@ -103,9 +104,7 @@ def _question(p: Production, here: Circumstances, clock: Clock) -> str:
     at = p.due_to_ask_at
     if at is None:
         return ""
-    what = "its status" if p.list_at is None or (p.status_at is not None and p.status_at < p.list_at) else (
-        "the list of its deliverables"
-    )  # fmt: skip
+    what = "the list of its deliverables" if due_question(p, here.now) == "deliverables" else "its status"
     if not here.has_key:
         return f"JARAI_API_KEY, without which nobody can ask for {what}"
     reasons = []

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from redis import Redis
 
 from service.core.redaction import redact
-from service.store.scripts import BURY, PREFIX, Script
+from service.store.scripts import BURY, PREFIX, Script, moment
 
 Kind = Literal["event", "production", "deliverable", "question", "notice"]
 INDEX = f"{PREFIX}deadletters"
@@ -89,7 +89,7 @@ def find(redis: Redis, letter: str) -> DeadLetter | None:
         id=letter,
         kind=raw[b"kind"].decode(),
         reason=raw[b"reason"].decode(),
-        added_at=datetime.fromtimestamp(int(raw[b"at"]) / 1000, UTC),
+        added_at=moment(int(raw[b"at"])),
         production_id=raw.get(b"production_id", b"").decode() or None,
         details=json.loads(raw.get(b"details", b"{}")),
         body=raw.get(b"body"),

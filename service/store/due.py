@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from redis import Redis
@@ -24,6 +24,7 @@ from service.store.scripts import (
     STORAGE_WORKS,
     SWEEP,
     TAKE_BANDWIDTH,
+    moment,
 )
 
 ASK_LEASE_MS = 20_000
@@ -87,11 +88,9 @@ class DownloadClaim:
 def sweep(redis: Redis) -> Due:
     """One look at all due lists."""
     row = SWEEP.run(redis, _PATIENCE_MS)
-    next_at = _moment(row[6]) if row[6] >= 0 else None
+    next_at = moment(row[6]) if row[6] >= 0 else None
     set_back_seconds, name = row[7] / 1000, row[8].decode()
-    return Due(
-        _moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at, set_back_seconds, name, row[9], row[10]
-    )
+    return Due(moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at, set_back_seconds, name, row[9], row[10])
 
 
 def claim_ask(redis: Redis) -> AskClaim | None:
@@ -106,7 +105,7 @@ def claim_ask(redis: Redis) -> AskClaim | None:
     if production is None:  # forgotten meanwhile
         redis.zrem(f"{PREFIX}ask", row[1])
         return None
-    return AskClaim(production, _moment(row[0]), row[3])
+    return AskClaim(production, moment(row[0]), row[3])
 
 
 def give_back_ask(redis: Redis, production_id: str, until: datetime | None = None) -> None:
@@ -163,7 +162,7 @@ def claim_download(
     if production is None:
         DROP_DOWNLOAD.run(redis, member)
         return None
-    return DownloadClaim(member, production_id, key, token, production, row[3].decode(), _moment(row[0]), row[4])
+    return DownloadClaim(member, production_id, key, token, production, row[3].decode(), moment(row[0]), row[4])
 
 
 def renew_download(redis: Redis, claim: DownloadClaim, bytes_so_far: int, bytes_per_second: int = 0) -> int | None:
@@ -198,7 +197,3 @@ def storage_fails(redis: Redis) -> bool:
 def storage_works(redis: Redis, stored_bytes: int) -> bool:
     """A file lies in its place. True when that is news: one as large had found no room, and downloads go on."""
     return bool(STORAGE_WORKS.run(redis, stored_bytes))
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

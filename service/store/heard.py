@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from redis import Redis
 
-from service.store.scripts import NOTE_HEARD, PREFIX
+from service.store.scripts import NOTE_HEARD, PREFIX, moment
 
 _HEARD = f"{PREFIX}heard"
 REFUSED = "refused"  # stands where a key's fingerprint would: signed with none of ours
@@ -37,8 +37,6 @@ def read(redis: Redis) -> Heard:
     found: Any = redis.hgetall(_HEARD)
     seconds, _ = redis.time()
     latest_ms = (int(seconds) + 5) * 1000
-    moments = {
-        name.decode(): datetime.fromtimestamp(int(ms) / 1000, UTC) for name, ms in found.items() if int(ms) <= latest_ms
-    }
+    moments = {name.decode(): moment(int(ms)) for name, ms in found.items() if int(ms) <= latest_ms}
     refused_at = moments.pop(REFUSED, None)
     return Heard(moments, refused_at)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from redis import Redis
 
 from service.core.notices import Verdict
 from service.store import deadletters
-from service.store.scripts import CLAIM_NOTICE, KEEP_NOTICE, NOTICE_DELIVERED, NOTICE_FAILED, PREFIX
+from service.store.scripts import CLAIM_NOTICE, KEEP_NOTICE, NOTICE_DELIVERED, NOTICE_FAILED, PREFIX, moment
 
 FACTS = f"{PREFIX}facts"
 LEASE_MS = 30_000
@@ -41,7 +41,7 @@ def claim(redis: Redis, token: str) -> NoticeClaim | None:
     if not row:
         return None
     identity, production_id, account_id, kind, body = (raw.decode() for raw in row[:5])
-    return NoticeClaim(identity, token, _moment(now), production_id, account_id, kind, body, *row[5:])
+    return NoticeClaim(identity, token, moment(now), production_id, account_id, kind, body, *row[5:])
 
 
 def delivered(redis: Redis, claimed: NoticeClaim) -> bool:
@@ -90,12 +90,8 @@ def oldest_at(redis: Redis) -> datetime | None:
         for one in ids:
             pipeline.hget(f"{PREFIX}notice:{one.decode()}", "at")
         since = [int(at) for at in pipeline.execute() if at is not None]
-    return _moment(min(since)) if since else None
+    return moment(min(since)) if since else None
 
 
 def _ms(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -18,7 +18,7 @@ from service.core.observations import EventArrived, Observation
 from service.core.production import Change, Production
 from service.core.view import Progress, instant
 from service.store import deadletters
-from service.store.scripts import CLAIM, COMMIT, FAILED, FORGET, PREFIX, REPLAY, REVIVE, run_all
+from service.store.scripts import CLAIM, COMMIT, FAILED, FORGET, PREFIX, REPLAY, REVIVE, moment, run_all
 
 STORED_BYTES = "stored_bytes"  # in jarai:counts, beside the facts
 _LEASE_MS = 3000
@@ -50,7 +50,7 @@ class Claim:
         """Raises MalformedEvent or ValueError for an entry that can't be read: that is a defect of ours."""
         for entry, body in zip(self.entries, self.bodies, strict=True):
             if entry[:1] in (b"e", b"r"):
-                yield EventArrived(events.parse(body), _moment(int(entry.split()[1])), replayed=entry[:1] == b"r")
+                yield EventArrived(events.parse(body), moment(int(entry.split()[1])), replayed=entry[:1] == b"r")
             else:
                 yield observations.from_json(entry)
 
@@ -58,7 +58,7 @@ class Claim:
 def claim(redis: Redis, most: int) -> list[Claim]:
     """Take up to `most` productions whose inbox is due. Nobody else gets them for three seconds."""
     now, *rows = CLAIM.run(redis, most, _LEASE_MS, _MOST_OBSERVATIONS, _MOST_BYTES)
-    return [Claim(row[0].decode(), row[1], _moment(now), row[2], tuple(row[3]), tuple(row[4])) for row in rows]
+    return [Claim(row[0].decode(), row[1], moment(now), row[2], tuple(row[3]), tuple(row[4])) for row in rows]
 
 
 def commit(
@@ -167,7 +167,7 @@ def kept_events(redis: Redis, production_id: str) -> list[EventArrived]:
     references = [entry[1:].split() for entry in entries if entry.startswith(b"e")]
     bodies: Any = redis.hmget(f"{PREFIX}events:{production_id}", [number for number, _ in references] or [b""])
     return [
-        EventArrived(events.parse(body), _moment(int(received)))
+        EventArrived(events.parse(body), moment(int(received)))
         for (_, received), body in zip(references, bodies, strict=False)
         if body is not None
     ]
@@ -176,7 +176,7 @@ def kept_events(redis: Redis, production_id: str) -> list[EventArrived]:
 def _event_entry(entry: bytes, body: Any) -> dict[str, Any]:
     number, received = entry[1:].split()
     shown: dict[str, Any] = {
-        "at": instant(_moment(int(received))),
+        "at": instant(moment(int(received))),
         "kind": "event",
         "sequenceNumber": int(number),
     }
@@ -266,7 +266,3 @@ def _link_ms(expires_at: datetime, now: datetime) -> int:
 
 def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

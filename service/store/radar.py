@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from redis import Redis
 
 from service.core import experience
 from service.core.experience import Experience
-from service.store.scripts import PREFIX, TAKE_UNACCOUNTED
+from service.store.scripts import PREFIX, TAKE_UNACCOUNTED, moment
 
 PAUSE_MS = 600_000  # after it settled: what was only late has come by then
 _RADAR = f"{PREFIX}radar"
@@ -81,7 +81,7 @@ def since(redis: Redis, what: str, now: datetime | None) -> datetime | None:
         return None
     redis.set(key, int(now.timestamp() * 1000), nx=True)
     begun: Any = redis.get(key)
-    return now if begun is None else min(now, datetime.fromtimestamp(int(begun) / 1000, UTC))
+    return now if begun is None else min(now, moment(int(begun)))
 
 
 def recovered(redis: Redis, now: datetime, heard_at: datetime | None) -> tuple[int, datetime]:
@@ -92,7 +92,7 @@ def recovered(redis: Redis, now: datetime, heard_at: datetime | None) -> tuple[i
     if len(known) != 3 or known[0] != mark:
         redis.set(key, b"%s %d %d" % (mark, int(total), int(now.timestamp() * 1000)))
         return 0, now
-    return int(total) - int(known[1]), min(now, datetime.fromtimestamp(int(known[2]) / 1000, UTC))
+    return int(total) - int(known[1]), min(now, moment(int(known[2])))
 
 
 def replace_told(redis: Redis, what: str, value: int) -> int | None:

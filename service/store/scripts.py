@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
@@ -48,6 +49,12 @@ from redis.client import Pipeline
 from redis.exceptions import NoScriptError
 
 PREFIX = "jarai:"
+
+
+def moment(milliseconds: int) -> datetime:
+    """An instant as it is kept in Redis."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
 
 _HEAD = """
 local P = 'jarai:'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from redis import Redis
@@ -11,7 +11,7 @@ from redis import Redis
 from service.core import observations
 from service.core.observations import OperatorAsked, Retriggered
 from service.store import productions
-from service.store.scripts import INTEND, PREFIX, RELENT, TRIGGERED
+from service.store.scripts import INTEND, PREFIX, RELENT, TRIGGERED, moment
 
 _KEPT = timedelta(days=7)
 _MOST_LOOKED_AT = 500
@@ -39,14 +39,14 @@ class Open:
 def intend(redis: Redis, intent: Intent, *, again: bool) -> Open | None:
     """Note durably that this is going to be asked for. An Open: nothing was noted, since the same may be under way."""
     now, *other = _keep(redis, intent, again, "sent")
-    return Open(_moment(int(other[0])), _moment(now)) if other else None
+    return Open(moment(int(other[0])), moment(now)) if other else None
 
 
 def doubt(redis: Redis, intent: Intent) -> datetime:
     """Nobody knows whether it was started; since when that is so."""
     _keep(redis, intent, True, "unknown")
     at: Any = redis.hget(f"{PREFIX}trigger:{intent.digest}", "at")
-    return _moment(int(at))
+    return moment(int(at))
 
 
 def relent(redis: Redis, intent: Intent) -> None:
@@ -93,7 +93,7 @@ def doubts(redis: Redis) -> list[Doubt]:
         fields: Any = redis.hmget(key, ["at", "account", "topic"])
         if fields[0] is not None:
             digest = key.decode().rpartition(":")[2]
-            found.append(Doubt(digest, _moment(int(fields[0])), *(value.decode() for value in fields[1:])))
+            found.append(Doubt(digest, moment(int(fields[0])), *(value.decode() for value in fields[1:])))
     return sorted(found, key=lambda one: one.at)
 
 
@@ -111,7 +111,3 @@ def _keep(redis: Redis, intent: Intent, again: bool, state: Literal["sent", "unk
     return INTEND.run(
         redis, intent.digest, intent.token, int(again), kept_ms, intent.account_id, intent.topic, state
     )  # fmt: skip
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

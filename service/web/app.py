@@ -24,8 +24,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service import log
-from service.core.errors import ReceiverError, SettingsError, UnreadableState
-from service.runtime import Runtime
+from service.core.errors import ReceiverError, UnreadableState
+from service.runtime import Runtime, renewed
 from service.settings import Watcher
 from service.web import deadletters, health, openapi, partner, productions
 from service.web.connections import Connection, places
@@ -100,18 +100,10 @@ async def _watch(app: Starlette, webhook: WebhookEndpoint) -> None:
     watcher = Watcher()
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
-        before = app.state.settings
-        try:
-            found = watcher.look(before)
-        except SettingsError as error:
-            log.get()("settings.refused", error=str(error))
-            continue
-        if found is None:
-            continue
-        app.state.settings, app.state.runtime = found, Runtime(found)
-        log.configure(before.log_format, before.log_level, (*before.secrets, *found.secrets))
-        webhook.use(found.webhook_keys)
-        log.get()("settings.reloaded", process="web")
+        found = renewed(watcher, app.state.settings, "web")
+        if found is not None:
+            app.state.settings, app.state.runtime = found, Runtime(found)
+            webhook.use(found.webhook_keys)
 
 
 def serve(runtime: Runtime) -> None:

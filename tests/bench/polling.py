@@ -287,8 +287,9 @@ class Receiver:
         self.sent.append(now)
         self.in_flight += 1
         del self.due[identity]
-        turn = (now + _LATENCY_SECONDS, next(order), "answer", (lives[identity], self.jarai.take(now), self._answer(one, lives[identity], now)))  # fmt: skip # noqa: E501
-        heapq.heappush(turns, turn)
+        life = lives[identity]
+        answer = (life, self.jarai.take(now), self._answer(one, life, now))
+        heapq.heappush(turns, (now + _LATENCY_SECONDS, next(order), "answer", answer))
         return now
 
     def _answer(self, one: Production, life: Life, now: float) -> Observation:
