@@ -10,12 +10,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from service.core.errors import InvalidSignature
 from service.core.signature import verify
 from tests.bench.load import KEY
 
 
 async def webhook(request: Request) -> JSONResponse:
-    verify(await request.body(), request.headers["x-jarai-signature"].encode(), [KEY])
+    try:
+        verify(await request.body(), request.headers["x-jarai-signature"].encode(), [KEY])
+    except InvalidSignature:
+        return JSONResponse({"error": "INVALID_SIGNATURE"}, 401)
     return JSONResponse({"status": "accepted"}, 202)
 
 
