@@ -17,6 +17,7 @@ from time import monotonic
 
 from service import log
 from tests.bench import polling
+from tests.bench.backlog import backlog, cost, visible
 from tests.bench.downloads import downloads
 from tests.bench.intake import intake
 from tests.bench.lab import progress
@@ -34,6 +35,9 @@ def _downloads(folder: Path, rounds: int) -> Iterator[Sample | Absent]:
 
 PARTS: Mapping[str, Callable[[Path, int], Iterator[Sample | Absent]]] = {
     "intake": intake,
+    "backlog": backlog,
+    "visible": visible,
+    "cost": cost,
     "downloads": _downloads,
 }
 WITHOUT_ROUNDS = {"polling": polling.main}

@@ -24,7 +24,7 @@ import urllib3
 from redis import Redis
 
 from tests.bench import install
-from tests.bench.contestants import Contestant
+from tests.bench.field import Contestant
 from tests.bench.load import KEY
 from tests.deployment import eventually, free_port
 from workers import redis_server
