@@ -23,7 +23,7 @@ from tests.bench.load import EVENTS_PER_PRODUCTION, event, request
 from tests.bench.table import Absent, Sample
 
 _EVENTS = 20_000
-_WARM_UP_EVENTS = 4000
+_WARM_UP_EVENTS = 2000
 _LONGEST_SECONDS = 60.0
 _LOOK_SECONDS = 0.002
 

@@ -25,4 +25,4 @@ async def webhook(request: Request) -> JSONResponse:
 
 if __name__ == "__main__":
     app = Starlette(routes=[Route("/webhooks/jarai", webhook, methods=["POST"])])
-    uvicorn.run(app, port=int(sys.argv[1]), log_config=None, access_log=False)
+    uvicorn.run(app, port=int(sys.argv[1]), log_config=None, access_log=False, proxy_headers=False, server_header=False)

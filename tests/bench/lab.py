@@ -78,14 +78,14 @@ class Lab:
     def open(cls, folder: Path) -> Iterator[Lab]:
         folder.mkdir()
         before = os.sched_getaffinity(0) if OTHER_CORES else set()
-        _pin(OTHER_CORES)
+        pin(OTHER_CORES)
         try:
             with redis_server.running(folder) as url, Redis.from_url(url) as redis:
                 redis.config_set("auto-aof-rewrite-percentage", 0)  # would come in the middle of somebody's turn
                 pid = int(redis.info("server")["process_id"])
                 yield cls(folder, url, redis, Program(psutil.Process(pid)))
         finally:
-            _pin(sorted(before))
+            pin(sorted(before))
 
     @contextmanager
     def web(self, contestant: Contestant) -> Iterator[Program]:
@@ -149,10 +149,11 @@ class Lab:
 
 def _begin() -> None:
     end_with_parent()
-    _pin(CONTESTANTS_CORES)
+    pin(CONTESTANTS_CORES)
 
 
-def _pin(cores: Sequence[int]) -> None:
+def pin(cores: Sequence[int]) -> None:
+    """This process and what it starts from now on."""
     if cores:
         os.sched_setaffinity(0, cores)
 

@@ -1,10 +1,11 @@
-// The worker behind it: fifty jobs at a time, each one update of the production's hash.
+// The worker behind it: fifty jobs at a time, each one update of the hash of its production. ioredis without
+// enableAutoPipelining: with it, a third fewer jobs a second were done.
 "use strict";
 
 const { Worker } = require("bullmq");
 const { Redis } = require("ioredis");
 
-const connection = new Redis({ path: process.env.REDIS_SOCKET, enableAutoPipelining: true, maxRetriesPerRequest: null });
+const connection = new Redis({ path: process.env.REDIS_SOCKET, maxRetriesPerRequest: null });
 
 async function apply({ data: event }) {
   await connection.hset(`production:${event.productionId}`, {
