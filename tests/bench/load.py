@@ -92,9 +92,6 @@ def run(port: int, requests: Sequence[bytes], rate: float = 0.0, connections: in
         one.setblocking(False)
         poll.register(one.fileno(), select.EPOLLIN)
     by_file = {one.fileno(): one for one in sockets}
-    gc.collect()
-    gc.freeze()
-    gc.disable()
     began, spent = time.perf_counter(), time.process_time()
     latencies = _exchange(poll, by_file, requests, rate)
     seconds, spent = time.perf_counter() - began, time.process_time() - spent
@@ -165,7 +162,10 @@ def main() -> None:
     parser.add_argument("events", type=int)
     parser.add_argument("--rate", type=float, default=0.0)
     options = parser.parse_args()
-    print(json.dumps(run(options.port, [request(body) for body in events(options.events)], options.rate)))
+    requests = [request(body) for body in events(options.events)]
+    gc.freeze()
+    gc.disable()
+    print(json.dumps(run(options.port, requests, options.rate)))
 
 
 if __name__ == "__main__":
