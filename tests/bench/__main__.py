@@ -1,6 +1,7 @@
 """Runs every measurement, references in between, and prints a table of medians, spreads and ratios: `make bench`.
 
-`--only PART` for one part (again for another one), `--rounds N`, `--json FILE` for every single figure.
+`--only PART` for one part (again for another one), `--rounds N`, `--json FILE` for every single figure. A part that
+fails is named in the table, the others are measured all the same, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import argparse
 import json
 import os
 import platform
+import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -52,25 +55,36 @@ def main() -> None:
     chosen = options.only or [*PARTS, *WITHOUT_ROUNDS]
     log.configure("json", "error", ())
     found: list[Sample | Absent] = []
+    failed: list[str] = []
     began = monotonic()
     with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as name:
         for part in [part for part in PARTS if part in chosen]:
-            found += PARTS[part](Path(name).resolve() / part, options.rounds)
-            progress(f"{part} done, {monotonic() - began:.0f} s so far")
+            try:
+                found.extend(PARTS[part](Path(name).resolve() / part, options.rounds))
+                progress(f"{part} done, {monotonic() - began:.0f} s so far")
+            except Exception as error:  # noqa: BLE001 - one part must not take the figures of the others with it
+                found.append(Absent(part, f"{type(error).__name__}: {error}"))
+                failed.append(part)
+    here = _here()
     if found:
         print(markdown(rows(found)))
+        print(f"\n{here['machine']}; Python {here['python']}; {options.rounds} rounds")
     if options.json is not None:
-        options.json.write_text(json.dumps({**_here(), "rounds": options.rounds, "figures": raw(found)}, indent=1))
+        options.json.write_text(json.dumps({**here, "rounds": options.rounds, "figures": raw(found)}, indent=1))
     for part in [part for part in WITHOUT_ROUNDS if part in chosen]:
         print()
         WITHOUT_ROUNDS[part]()
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
-def _here() -> dict[str, object]:
+def _here() -> dict[str, str]:
     """What the figures were measured on."""
+    described = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", described.read_text(), re.M) if described.is_file() else None
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "machine": f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "python": platform.python_version(),
     }
 

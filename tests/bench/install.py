@@ -8,7 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from tests.servers.install import FOLDER, install, run
+from tests.servers.install import FOLDER, fetch_nginx, install, nginx, run
 
 CONTESTANTS = Path(__file__).parent / "contestants"
 _PACKAGES = CONTESTANTS / "package.json"
@@ -41,6 +41,12 @@ def node_is_absent() -> str:
 def python_is_absent() -> str:
     """Why, or "" when it is there: fetched now, if need be."""
     return "" if python().is_file() else install(_place("python", _REQUIREMENTS), _fetch_python)
+
+
+@cache
+def nginx_is_absent() -> str:
+    """Why, or "" when it is there: fetched now, if need be."""
+    return "" if nginx() else install(FOLDER / "nginx", fetch_nginx)
 
 
 def _fetch_node(folder: Path) -> None:

@@ -12,12 +12,12 @@ from subprocess import SubprocessError
 from typing import Any
 from uuid import uuid4
 
+from tests.bench import install
 from tests.bench.field import BARE, FASTAPI_CELERY, FASTIFY_BULLMQ, FLASK_RQ, OURS, STARLETTE_RQ, Contestant
 from tests.bench.lab import CONTESTANTS_CORES, OTHER_CORES, Lab, Program, pin, progress
 from tests.bench.load import event, request
 from tests.bench.table import Absent, Sample
 from tests.deployment import free_port
-from tests.servers import install
 from tests.servers.fixtures import Nginx
 
 # Each with the ratio that ours has to reach.
@@ -84,8 +84,9 @@ def _absent(contestant: Contestant, error: Exception) -> Absent:
 def _ceiling(lab: Lab) -> Sample | Absent:
     """What the load generator itself is able to bring, to a server that does nothing."""
     what = "the load generator's ceiling"
-    if install.nginx() is None:
-        return Absent(what, "there is no nginx (`make servers`)")
+    why = install.nginx_is_absent()
+    if why:
+        return Absent(what, why)
     nginx = Nginx(lab.folder, free_port())
     config = f"keepalive_requests 1000000; server {{ listen 127.0.0.1:{nginx.port}; return 202 accepted; }}"
     pin(CONTESTANTS_CORES)
@@ -161,7 +162,7 @@ def _latency(
         other = found.get(FASTIFY_BULLMQ.name)
         for figure, goal in (("p50", None), ("p99", 1.0)):
             yield Sample(
-                f"intake, {figure} at 30 % of the slower one's", "ms", found[OURS.name][f"{figure}_ms"],
+                f"intake at 30 %, {figure}", "ms", found[OURS.name][f"{figure}_ms"],
                 FASTIFY_BULLMQ.name if other else "", other[f"{figure}_ms"] if other else None,
                 at_most=goal if other else None,
             )  # fmt: skip

@@ -39,7 +39,7 @@ def _fetch_azurite(folder: Path) -> None:
     (folder / "node_modules").rename(_whole(folder / "whole") / "node_modules")
 
 
-def _fetch_nginx(folder: Path) -> None:
+def fetch_nginx(folder: Path) -> None:
     run("apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "nginx", "nginx-common", folder=folder)
     for package in folder.glob("*.deb"):
         run("dpkg-deb", "-x", str(package), str(_whole(folder / "whole")), folder=folder)
@@ -88,7 +88,7 @@ def main() -> None:
     if azurite() is None:
         _install("Azurite", FOLDER / f"azurite-{AZURITE_VERSION}", _fetch_azurite)
     if nginx() is None:
-        _install("nginx", FOLDER / "nginx", _fetch_nginx)
+        _install("nginx", FOLDER / "nginx", fetch_nginx)
 
 
 if __name__ == "__main__":
