@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -47,6 +46,9 @@ class Program:
 
     process: psutil.Process
     port: int = 0
+
+    def ended(self) -> bool:
+        return not self.process.is_running() or self.process.status() == psutil.STATUS_ZOMBIE
 
     def cpu_seconds(self) -> float:
         times = [one.cpu_times() for one in self._all()]
@@ -89,10 +91,12 @@ class Lab:
 
     @contextmanager
     def web(self, contestant: Contestant) -> Iterator[Program]:
-        """Its server, from its first answer on."""
-        port = free_port()
-        with self._running(contestant.name, contestant.web, port) as program:
-            eventually(partial(_answers, port), what=f"an answer of {contestant.name}")
+        """Its server, from its first answer on. Raises AssertionError when there comes none, with what it said last."""
+        port, name = free_port(), contestant.name
+        with self._running(name, contestant.web, port) as program:
+            eventually(lambda: _answers(port) or program.ended(), what=f"an answer of {name}")
+            said = (self.folder / f"{name}.log").read_text(errors="replace").strip()
+            assert not program.ended(), f"{name} has ended: {said.rpartition(chr(10))[2]}"
             yield program
 
     @contextmanager
@@ -105,17 +109,17 @@ class Lab:
         """Its output goes to a file on the same disk."""
         log = self.folder / f"{name}.log"
         with open(log, "wb") as output:
-            process = subprocess.Popen(
+            process = psutil.Popen(
                 [part.format(port=port) for part in command], env=self._environment(port), cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, preexec_fn=_begin,
             )  # fmt: skip
         try:
-            yield Program(psutil.Process(process.pid), port)
+            yield Program(process, port)
         finally:
             process.terminate()
             try:
                 process.wait(12)
-            except subprocess.TimeoutExpired:
+            except psutil.TimeoutExpired:
                 process.kill()
                 process.wait()
 
