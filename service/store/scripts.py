@@ -17,6 +17,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:tries             hash  id or "id:key" -> claims in a row that came to nothing
     jarai:forgotten:{xxx}   hash id -> last number: productions whose retention ran out, by the id's first three
     jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
+    jarai:news              goes up whenever something may have become due earlier than it was: else no poller looks
     jarai:storage           bytes that found no room       jarai:storage:try  one try at it is enough for now
     jarai:asking:{id}       JARAI is being asked about it just now
     jarai:ask:telling       zset  those of `ask` about which there is more than suspicion: they go first
@@ -79,6 +80,12 @@ local function due_downloads(now, look)  -- in pages, until `look` has seen enou
     for _, member in ipairs(found) do if look(member) then return end end
     if #found < 250 then return end
   end
+end
+local function news() redis.call('INCR', P..'news') end
+local function dirty(id, now)
+  local new = redis.call('ZADD', P..'dirty', 'NX', now, id)
+  if new == 1 then news() end
+  return new
 end
 local function small(member) return redis.call('SISMEMBER', P..'download:big', member) == 0 end
 local function keep_notice(id, at, production, account, kind, body)
@@ -146,7 +153,7 @@ if redis.call('HSETNX', P..'events:'..id, number, body) == 0 then
 end
 local now = now_ms()
 redis.call('RPUSH', P..'inbox:'..id, 'e'..number..' '..now)
-return redis.call('ZADD', P..'dirty', 'NX', now, id)
+return dirty(id, now)
 """)
 
 # id, observation, 1 if it may begin a production, key of the file that it is the result of -> 1 newly dirty, 0 not
@@ -156,7 +163,7 @@ local id = ARGV[1]
 if ARGV[3] == '0' and redis.call('EXISTS', P..'production:'..id) == 0 then return 0 end
 redis.call('RPUSH', P..'inbox:'..id, ARGV[2])
 if ARGV[4] ~= '' then undue(id..':'..ARGV[4]) end
-return redis.call('ZADD', P..'dirty', 'NX', now_ms(), id)
+return dirty(id, now_ms())
 """)
 
 # digest, token, 1 to go on although one is open, milliseconds to keep it, account, topic, state
@@ -185,10 +192,10 @@ TRIGGERED = Script("""
 redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
 if ARGV[4] then
   redis.call('RPUSH', P..'inbox:'..ARGV[4], ARGV[5])
-  redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[4])
+  dirty(ARGV[4], now_ms())
 end
 redis.call('DEL', P..'trigger:'..ARGV[3])
-return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
+return dirty(ARGV[1], now_ms())
 """)
 
 # dead letter id, field, value, ...  -> 1 when it is new
@@ -271,6 +278,7 @@ redis.call('LTRIM', P..'inbox:'..id, ARGV[4], -1)
 redis.call('HDEL', P..'attempts', id)
 local left = redis.call('LLEN', P..'inbox:'..id)
 if left == 0 then redis.call('ZREM', P..'dirty', id) else redis.call('ZADD', P..'dirty', now, id) end
+news()
 return left
 """)
 
@@ -295,7 +303,7 @@ redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
 for _, entry in ipairs(redis.call('LRANGE', P..'timeline:'..ARGV[1], 0, -1)) do
   if string.sub(entry, 1, 1) == 'e' then redis.call('RPUSH', P..'inbox:'..ARGV[1], 'r'..string.sub(entry, 2)) end
 end
-return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
+return dirty(ARGV[1], now_ms())
 """)
 
 # id, pause, most attempts, dead letter id, field, value, ... -> attempts so far; parked once there were too many
@@ -308,6 +316,7 @@ if attempts >= tonumber(ARGV[3]) then
   bury(ARGV[4], now_ms(), {unpack(ARGV, 5)})
 else
   redis.call('ZADD', P..'dirty', 'XX', now_ms() + ARGV[2], id)
+  news()
 end
 return attempts
 """)
@@ -316,15 +325,18 @@ return attempts
 REVIVE = Script("""
 redis.call('HDEL', P..'attempts', ARGV[1])
 if redis.call('LLEN', P..'inbox:'..ARGV[1]) > 0 then redis.call('ZADD', P..'dirty', now_ms(), ARGV[1]) end
+news()
 return 1
 """)
 
-# patience -> now, productions waiting longer than that, bells for them, files due, bells for them, to ask, next due,
-# milliseconds that the clock was set back since the last look, deployment, notices due, bells for them
+# patience, 1 if whoever looks asks JARAI -> now, productions waiting longer than that, bells for them, files due, bells
+# for them, to ask, next due, milliseconds that the clock was set back since the last look, deployment, notices due,
+# bells for them, news
 # Every time in Redis is by its clock. When that is set back, what was due soon would be due in an hour: it moves along.
 SWEEP = Script("""
 local now = now_ms()
-local back = tonumber(redis.call('GET', P..'clock') or '0') - now
+local known = redis.call('MGET', P..'clock', P..'deployment', P..'news')
+local back = tonumber(known[1] or '0') - now
 if back > 1000 then
   for list in string.gmatch('dirty ask ask:telling download notify unaccounted requests requests:flying', '%S+') do
     local unit = string.sub(list, 1, 8) == 'requests' and 1000 or 1
@@ -343,22 +355,23 @@ else
   back = 0
 end
 redis.call('SET', P..'clock', now)
-local next_at, rest = -1, tonumber(redis.call('HGET', P..'notify:pause', 'until') or '0')
-for _, list in ipairs({'dirty', 'download', 'ask', 'notify'}) do
-  local head = redis.call('ZRANGE', P..list, 0, 0, 'WITHSCORES')[2]
-  if head and list == 'notify' then head = math.max(tonumber(head), rest) end
-  if head and (next_at < 0 or tonumber(head) < next_at) then next_at = tonumber(head) end
+local next_at = -1
+local function due(list, till, pause)
+  local head = tonumber(redis.call('ZRANGE', P..list, 0, 0, 'WITHSCORES')[2])
+  if not head then return 0 end
+  if pause then head = math.max(head, tonumber(redis.call('HGET', pause, 'until') or '0')) end
+  if next_at < 0 or head < next_at then next_at = head end
+  return head <= till and redis.call('ZCOUNT', P..list, '-inf', till) or 0
 end
-local files = redis.call('ZCOUNT', P..'download', '-inf', now)
-if redis.call('EXISTS', P..'download:blocked') == 1 then files = 0 end
-if redis.call('EXISTS', P..'storage') == 1 then
+local waiting, files = due('dirty', now - ARGV[1]), due('download', now)
+local questions = ARGV[2] == '1' and due('ask', now) or 0
+local notices = due('notify', now, P..'notify:pause')
+if files > 0 and redis.call('EXISTS', P..'download:blocked') == 1 then files = 0 end
+if files > 0 and redis.call('EXISTS', P..'storage') == 1 then
   files = math.min(files, 1 - redis.call('EXISTS', P..'storage:try'))
 end
-local notices = redis.call('ZCOUNT', P..'notify', '-inf', now)
-if rest > now then notices = 0 end
-return {now, redis.call('ZCOUNT', P..'dirty', '-inf', now - ARGV[1]), redis.call('LLEN', 'rq:queue:advance'),
-  files, redis.call('LLEN', 'rq:queue:download'), redis.call('ZCOUNT', P..'ask', '-inf', now), next_at, back,
-  redis.call('GET', P..'deployment') or '', notices, redis.call('LLEN', 'rq:queue:notify')}
+return {now, waiting, redis.call('LLEN', 'rq:queue:advance'), files, redis.call('LLEN', 'rq:queue:download'),
+  questions, next_at, back, known[2] or '', notices, redis.call('LLEN', 'rq:queue:notify'), known[3] or ''}
 """)
 
 # lease -> now, id, state, claims in a row: the production that JARAI has to be asked about first
@@ -388,6 +401,7 @@ return {now, chosen, redis.call('GET', P..'production:'..chosen) or '', redis.ca
 GIVE_BACK_ASK = Script("""
 redis.call('HDEL', P..'tries', ARGV[1])
 redis.call('DEL', P..'asking:'..ARGV[1])
+news()
 return redis.call('ZADD', P..'ask', 'XX', ARGV[2], ARGV[1])
 """)
 
@@ -519,6 +533,7 @@ return {now, id, kept[1], kept[2], kept[3], kept[4], tonumber(kept[5] or '0'),
 # id, dead letter id -> 1: it was delivered, by whoever it was, and is no dead letter either
 NOTICE_DELIVERED = Script("""
 redis.call('DEL', P..'notify:pause', P..'notice:'..ARGV[1], P..'deadletter:'..ARGV[2])
+news()
 redis.call('ZREM', P..'deadletters', ARGV[2])
 if redis.call('ZREM', P..'notify', ARGV[1]) == 0 then return 0 end
 redis.call('HINCRBY', P..'counts', 'notice.delivered', 1)
@@ -530,6 +545,7 @@ return 1
 NOTICE_FAILED = Script("""
 local id, notice, pause, now = ARGV[2], P..'notice:'..ARGV[2], P..'notify:pause', now_ms()
 if redis.call('HGET', notice, 'claim') ~= ARGV[1] then return 0 end
+news()
 if ARGV[3] == '0' then redis.call('DEL', pause)
 else
   redis.call('HINCRBY', pause, 'failures', 1)
@@ -553,6 +569,7 @@ return 1
 KEEP_NOTICE = Script("""
 local now = now_ms()
 if redis.call('ZADD', P..'notify', 'NX', now, ARGV[1]) == 1 then keep_notice(ARGV[1], now, unpack(ARGV, 2)) end
+news()
 return 1
 """)
 
