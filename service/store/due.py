@@ -96,8 +96,8 @@ def sweep(redis: Redis, *, asks: bool = True) -> Due:
     """One look at all due lists; without `asks`, at all but that of the questions to JARAI."""
     row = SWEEP.run(redis, _PATIENCE_MS, int(asks))
     next_at = moment(row[6]) if row[6] >= 0 else None
-    set_back_seconds, name = row[7] / 1000, row[8].decode()
-    return Due(moment(row[0]), *row[1:6], next_at, set_back_seconds, name, *row[9:12])
+    return Due(moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at,
+               row[7] / 1000, row[8].decode(), row[9], row[10], row[11])  # fmt: skip
 
 
 def news(redis: Redis) -> bytes:

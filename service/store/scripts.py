@@ -7,7 +7,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:inbox:{id}        list of observations         jarai:ask        zset  JARAI has to be asked
     jarai:events:{id}       hash number -> body          jarai:download   zset  "id:key" has to be fetched
     jarai:timeline:{id}     list of entries              jarai:forget     zset  settled, retention is running
-    jarai:download:big      set   those that may take long, and let the others go first
+    jarai:download:small    zset  those of `download` that are fetched in no time and go first; what counts is there
     jarai:link:{id}:{key}   address, expires             jarai:index      zset  every production -> first seen
     jarai:attempts          hash id -> tries in a row    jarai:claims     hash  "id:key" -> token, host of the address
     jarai:deadletter:{id}   hash                         jarai:progress   hash  "id:key" -> bytes so far, a second
@@ -68,16 +68,20 @@ local function forgotten(id)
 end
 local function undue(member)
   redis.call('ZREM', P..'download', member)
+  redis.call('ZREM', P..'download:small', member)
   local host = string.match(redis.call('HGET', P..'claims', member) or '', '\t(.+)$')
   if host then
     redis.call('ZREM', P..'fetching:'..host, member)
     redis.call('DEL', P..'download:blocked')
   end
 end
-local function due_downloads(now, look)  -- in pages, until `look` has seen enough
+local function due_downloads(list, now, look)  -- in pages, until `look` has seen enough
   for page = 0, 39 do
-    local found = redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', page * 250, 250)
-    for _, member in ipairs(found) do if look(member) then return end end
+    local found = redis.call('ZRANGEBYSCORE', P..list, '-inf', now, 'LIMIT', page * 250, 250)
+    for _, member in ipairs(found) do
+      local at = list == 'download' and now or redis.call('ZSCORE', P..'download', member)
+      if at and tonumber(at) <= now and look(member) then return end
+    end
     if #found < 250 then return end
   end
 end
@@ -87,7 +91,6 @@ local function dirty(id, now)
   if new == 1 then news() end
   return new
 end
-local function small(member) return redis.call('SISMEMBER', P..'download:big', member) == 0 end
 local function keep_notice(id, at, production, account, kind, body)
   redis.call('DEL', P..'notice:'..id)
   redis.call('HSET', P..'notice:'..id, 'at', at, 'production_id', production, 'account_id', account, 'type', kind,
@@ -250,9 +253,8 @@ for file, due in pairs(change.downloads) do
   undue(member)
   if due then
     redis.call('ZADD', P..'download', due[1], member)
-    redis.call(due[2] and 'SADD' or 'SREM', P..'download:big', member)
+    if not due[2] then redis.call('ZADD', P..'download:small', due[1], member) end
   else
-    redis.call('SREM', P..'download:big', member)
     redis.call('DEL', P..'link:'..member)
   end
   redis.call('HDEL', P..'claims', member)
@@ -338,7 +340,8 @@ local now = now_ms()
 local known = redis.call('MGET', P..'clock', P..'deployment', P..'news')
 local back = tonumber(known[1] or '0') - now
 if back > 1000 then
-  for list in string.gmatch('dirty ask ask:telling download notify unaccounted requests requests:flying', '%S+') do
+  local lists = 'dirty ask ask:telling download download:small notify unaccounted requests requests:flying'
+  for list in string.gmatch(lists, '%S+') do
     local unit = string.sub(list, 1, 8) == 'requests' and 1000 or 1
     for i, one in ipairs(redis.call('ZRANGE', P..list, 0, -1)) do redis.call('ZINCRBY', P..list, -back / unit, one) end
   end
@@ -427,18 +430,15 @@ local function free(host)
   return places[host]
 end
 local member, link, host, blocked
-due_downloads(now, function(one)
-  local quick = small(one)
-  if quick or (not member and ARGV[5] == '0') then
-    local address = redis.call('GET', P..'link:'..one) or ''
-    local place = string.match(address, '^%a+://([^/?#]+)')
-    if not free(place) then blocked = true
-    else
-      member, link, host = one, address, place
-      return quick
-    end
-  end
-end)
+local function take(one)
+  local address = redis.call('GET', P..'link:'..one) or ''
+  local place = string.match(address, '^%a+://([^/?#]+)')
+  if free(place) then member, link, host = one, address, place else blocked = true end
+  return member
+end
+due_downloads('download:small', now, take)
+local quick = member
+if not member and ARGV[5] == '0' then due_downloads('download', now, take) end
 if not member then
   if blocked then redis.call('SET', P..'download:blocked', 1, 'PX', 2000) end
   return {now}
@@ -448,6 +448,7 @@ if redis.call('EXISTS', P..'storage') == 1 and not redis.call('SET', P..'storage
 end
 undue(member)
 redis.call('ZADD', P..'download', now + ARGV[2], member)
+if quick then redis.call('ZADD', P..'download:small', now + ARGV[2], member) end
 redis.call('HSET', P..'claims', member, host and ARGV[4] ~= '0' and ARGV[1]..'\t'..host or ARGV[1])
 if host and ARGV[4] ~= '0' then
   redis.call('ZADD', P..'fetching:'..host, now + ARGV[2], member)
@@ -464,6 +465,7 @@ local now, member = now_ms(), ARGV[3]
 local token, host = string.match(redis.call('HGET', P..'claims', member) or '', '^([^\t]+)\t?(.*)$')
 if token ~= ARGV[1] then return -1 end
 redis.call('ZADD', P..'download', 'XX', now + ARGV[2], member)
+redis.call('ZADD', P..'download:small', 'XX', now + ARGV[2], member)
 if host ~= '' then redis.call('ZADD', P..'fetching:'..host, 'XX', now + ARGV[2], member) end
 local before = string.match(redis.call('HGET', P..'progress', member) or '0', '^%d+')
 if tonumber(ARGV[4]) > tonumber(before) then
@@ -471,9 +473,9 @@ if tonumber(ARGV[4]) > tonumber(before) then
   redis.call('HSET', P..'tries', member, 1)
 end
 local waiting = 0
-due_downloads(now, function(one)
-  if small(one) then waiting = 1 end
-  return waiting == 1
+due_downloads('download:small', now, function()
+  waiting = 1
+  return true
 end)
 return waiting
 """)
@@ -481,7 +483,6 @@ return waiting
 # "id:key" -> nobody wants this file any more
 DROP_DOWNLOAD = Script("""
 undue(ARGV[1])
-redis.call('SREM', P..'download:big', ARGV[1])
 for _, hash in ipairs({'claims', 'progress', 'tries'}) do redis.call('HDEL', P..hash, ARGV[1]) end
 return redis.call('DEL', P..'link:'..ARGV[1])
 """)
@@ -576,6 +577,7 @@ return 1
 # most -> ids of settled productions whose retention has run out, now gone but for the last number: an old event that is
 # replayed must not begin them anew
 FORGET = Script("""
+redis.call('DEL', P..'download:big')  -- the set of large files that earlier versions kept
 local gone = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'forget', '-inf', now_ms(), 'LIMIT', 0, ARGV[1])) do
   if redis.call('LLEN', P..'inbox:'..id) == 0 then
