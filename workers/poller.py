@@ -1,6 +1,7 @@
 """The poller: the clock of a deployment, and the only one who spends its budget of requests.
 
-Two threads: one sweeps the due lists every second at the latest, one asks JARAI. Any number of pollers share the work.
+Two threads: one looks every second at the latest whether the due lists have to be swept, one asks JARAI. Any number of
+pollers share the work.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from workers.radar import SECONDS_BETWEEN_LOOKS, Radar
 
 _LONGEST_NAP_SECONDS = 1.0
 _SHORTEST_NAP_SECONDS = 0.02
+_LONGEST_QUIET_SECONDS = 10.0  # a clock that was set back is nobody's news
 _FORGET_EVERY_SECONDS = 60.0
 _MOST_FORGOTTEN = 100
 
@@ -38,6 +40,7 @@ class Poller:
         self._log = log.get()
         self._without_store: set[str] = set()
         self._forgot_at = self._looked_at = 0.0
+        self._quiet_until, self._news = 0.0, b""
         self._radar = Radar(runtime.redis, runtime.settings)
         self._deployment = deployment.remembered(runtime.settings.state_dir)
 
@@ -50,18 +53,27 @@ class Poller:
         thread.start()
         while not self._stopping:
             try:
-                nap = self._sweep()
+                nap = self._nothing_new() or self._sweep()
                 self._note_store("sweep", None)
             except RedisError as error:
                 self._note_store("sweep", error)
+                self._quiet_until = 0.0
                 nap = _LONGEST_NAP_SECONDS
             threading.Event().wait(nap)  # not sleep(): a signal has to end it
         self._wake.set()
         thread.join(timeout=8)
 
+    def _nothing_new(self) -> float:
+        """The seconds until the next look, where a sweep would find nothing; else 0. One command instead of a dozen."""
+        left = min(self._quiet_until, self._looked_at + SECONDS_BETWEEN_LOOKS) - monotonic()
+        if left <= 0 or due.news(self._redis) != self._news:
+            return 0.0
+        return min(_LONGEST_NAP_SECONDS, max(_SHORTEST_NAP_SECONDS, left))
+
     def _sweep(self) -> float:
         """Ring for whatever is due and not worked on; the seconds until the next look."""
-        now = due.sweep(self._redis)
+        began = monotonic()
+        now = due.sweep(self._redis, asks=self._asker is not None)
         if now.set_back_seconds:
             self._log("clock.set_back", seconds=round(now.set_back_seconds, 1))
         self._look_for_loss(now.deployment)
@@ -74,7 +86,7 @@ class Poller:
         if now.notify and not now.notify_bells and self._notifies:
             jobs.ring(self._redis, "notify")
             self._log("sweep.rang", queue="notify")
-        if now.ask and self._asker is not None:
+        if now.ask:
             self._wake.set()
         if monotonic() - self._forgot_at > _FORGET_EVERY_SECONDS:
             self._forgot_at = monotonic()
@@ -84,7 +96,7 @@ class Poller:
             self._looked_at = monotonic()
             self._renew()
             self._radar.look()
-        return self._nap(now)
+        return self._nap(now, began)
 
     def _renew(self) -> None:
         """Ask with another API key from now on, where the `.env` file has another."""
@@ -102,12 +114,14 @@ class Poller:
                 self._log("store.emptied")
         self._deployment = found or self._deployment
 
-    def _nap(self, now: due.Due) -> float:
-        if now.next_at is None or self._stopping:
+    def _nap(self, now: due.Due, began: float) -> float:
+        self._quiet_until, self._news = 0.0, now.news
+        if self._stopping:
             return _LONGEST_NAP_SECONDS
-        ahead = (now.next_at - now.now).total_seconds()
-        if ahead <= 0:  # somebody is at it, or the budget does not allow it yet
+        if not now.quiet:  # somebody is at it, or the budget does not allow it yet
             return _LONGEST_NAP_SECONDS / 4
+        ahead = _LONGEST_QUIET_SECONDS if now.next_at is None else (now.next_at - now.now).total_seconds()
+        self._quiet_until = began + min(_LONGEST_QUIET_SECONDS, ahead)
         return min(_LONGEST_NAP_SECONDS, max(_SHORTEST_NAP_SECONDS, ahead))
 
     def _ask(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import queue
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -39,7 +40,8 @@ class Processes:
         """`output`: where the children's logs go, if not where this process's own go."""
         self._output = output
         self._kept: list[_Kept] = []
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # a signal handler may put into it at any moment
         self._log = log.get()
 
     def add(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -50,13 +52,18 @@ class Processes:
         self._start(kept)
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._stopping = True
+        self._news.put(None)
 
-    def run(self, tick_seconds: float = 0.2) -> None:
-        """Keep everything alive until `stop`, then end it."""
+    def run(self) -> None:
+        """Keep everything alive until `stop`, then end it. Sleeps until a child ends; only for the main thread."""
+        signal.signal(signal.SIGCHLD, lambda *_: self._news.put(None))
         try:
-            while not self._stopping.wait(tick_seconds):
+            while not self._stopping:
                 self.tend()
+                pauses = [kept.again_at - monotonic() for kept in self._kept if kept.process is None]
+                with contextlib.suppress(queue.Empty):
+                    self._news.get(timeout=max(0.0, min(pauses, default=_LONGEST_PAUSE_SECONDS)))
         finally:
             self.end()
 

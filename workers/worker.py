@@ -24,7 +24,7 @@ from workers import shutdown
 from workers.processes import Processes
 
 DEFAULT_PROCESSES: Mapping[str, int] = {"advance": 1, "download": 3, "notify": 1}
-_IDLE_SECONDS = 30
+_WAIT_SECONDS = 30  # for a bell, between two signs of life
 
 
 def launch(settings: Settings, queues: Sequence[str], processes: Mapping[str, int] = DEFAULT_PROCESSES) -> None:
@@ -88,7 +88,7 @@ class _Worker(SimpleWorker):
 def work(queue: QueueName) -> None:
     """Be one RQ worker until SIGTERM. Ends with exit code 1 when Redis stays away; the launcher starts another."""
     here = runtime.current(f"worker {queue}")
-    redis = connect(runtime.redis_url(here.settings), timeout_seconds=_IDLE_SECONDS + 10)
+    redis = connect(runtime.redis_url(here.settings), timeout_seconds=_WAIT_SECONDS + 10)
     _wait_for(redis)
     try:
         if queue == "download" and not deployment.recognise(redis, here.settings.state_dir):
@@ -97,8 +97,7 @@ def work(queue: QueueName) -> None:
             [Queue(queue, connection=redis, serializer="json")],
             connection=redis,
             serializer="json",
-            worker_ttl=_IDLE_SECONDS,
-            maintenance_interval=_IDLE_SECONDS,
+            worker_ttl=_WAIT_SECONDS + 15,  # RQ waits so much shorter
             log_job_description=False,
         )
         worker.work(logging_level="WARNING")

@@ -56,7 +56,7 @@ def list_productions(status: str | None, limit: int, as_json: bool) -> None:
     found: list[Production] = []
     after = None
     while len(found) < limit:
-        page, after = kept.newest(redis, 200, after)
+        page, after = kept.newest(redis, 500, after, naming=(status,))
         found += [one for one in page if status in (None, one.status)]
         if after is None:
             break

@@ -39,7 +39,8 @@ class Due:
     """What is due and how many bells are waiting for it. `next_at`: when the next thing falls due.
 
     `set_back_seconds`: so far the clock has been set back since the last look; what was due has moved along.
-    `deployment` is empty in a Redis that no deployment has been at home in, or that was emptied.
+    `deployment` is empty in a Redis that no deployment has been at home in, or that was emptied. `news`: as long as it
+    stays the same, nothing falls due before `next_at`.
     """
 
     now: datetime
@@ -53,6 +54,12 @@ class Due:
     deployment: str
     notify: int
     notify_bells: int
+    news: bytes
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is due, worked on or not."""
+        return self.next_at is None or self.next_at > self.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +92,18 @@ class DownloadClaim:
         return next((one for one in self.production.deliverables if one.key == self.key), None)
 
 
-def sweep(redis: Redis) -> Due:
-    """One look at all due lists."""
-    row = SWEEP.run(redis, _PATIENCE_MS)
+def sweep(redis: Redis, *, asks: bool = True) -> Due:
+    """One look at all due lists; without `asks`, at all but that of the questions to JARAI."""
+    row = SWEEP.run(redis, _PATIENCE_MS, int(asks))
     next_at = moment(row[6]) if row[6] >= 0 else None
-    set_back_seconds, name = row[7] / 1000, row[8].decode()
-    return Due(moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at, set_back_seconds, name, row[9], row[10])
+    return Due(moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at,
+               row[7] / 1000, row[8].decode(), row[9], row[10], row[11])  # fmt: skip
+
+
+def news(redis: Redis) -> bytes:
+    """Another one than before when something may have fallen due that the last sweep did not foresee."""
+    found: Any = redis.get(f"{PREFIX}news")
+    return found or b""
 
 
 def claim_ask(redis: Redis) -> AskClaim | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -112,8 +112,15 @@ def parse_state(state: Any) -> Production | None:
         raise UnreadableState("what is kept of this production can't be read") from None
 
 
-def newest(redis: Redis, limit: int, after: str | None = None) -> tuple[list[Production], str | None]:
-    """A page of productions, the newest first, and the id to go on after (None: that was all)."""
+def newest(
+    redis: Redis, limit: int, after: str | None = None, naming: Iterable[str | None] = ()
+) -> tuple[list[Production], str | None]:
+    """A page of productions, the newest first, and the id to go on after (None: that was all).
+
+    `naming`: only those whose state has each of these values anywhere. The others are not even parsed: that takes ten
+    times as long as to look.
+    """
+    values = [to_json(value) for value in naming if value is not None]
     start = 0
     if after is not None:
         rank: Any = redis.zrevrank(f"{PREFIX}index", after)
@@ -125,6 +132,8 @@ def newest(redis: Redis, limit: int, after: str | None = None) -> tuple[list[Pro
     states = redis.mget([f"{PREFIX}production:{one}" for one in ids]) if ids else []
     found = []
     for state in states:
+        if state is None or not all(value in state for value in values):
+            continue
         with suppress(UnreadableState):  # one of them must not hide the others
             found += [one for one in (parse_state(state),) if one is not None]
     return found, ids[-1] if len(ids) == limit else None

@@ -7,7 +7,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:inbox:{id}        list of observations         jarai:ask        zset  JARAI has to be asked
     jarai:events:{id}       hash number -> body          jarai:download   zset  "id:key" has to be fetched
     jarai:timeline:{id}     list of entries              jarai:forget     zset  settled, retention is running
-    jarai:download:big      set   those that may take long, and let the others go first
+    jarai:download:small    zset  those of `download` that are fetched in no time and go first; what counts is there
     jarai:link:{id}:{key}   address, expires             jarai:index      zset  every production -> first seen
     jarai:attempts          hash id -> tries in a row    jarai:claims     hash  "id:key" -> token, host of the address
     jarai:deadletter:{id}   hash                         jarai:progress   hash  "id:key" -> bytes so far, a second
@@ -17,6 +17,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:tries             hash  id or "id:key" -> claims in a row that came to nothing
     jarai:forgotten:{xxx}   hash id -> last number: productions whose retention ran out, by the id's first three
     jarai:clock             the latest time that was seen  jarai:deployment  made once: gone when Redis was emptied
+    jarai:news              goes up whenever something may have become due earlier than it was: else no poller looks
     jarai:storage           bytes that found no room       jarai:storage:try  one try at it is enough for now
     jarai:asking:{id}       JARAI is being asked about it just now
     jarai:ask:telling       zset  those of `ask` about which there is more than suspicion: they go first
@@ -67,20 +68,29 @@ local function forgotten(id)
 end
 local function undue(member)
   redis.call('ZREM', P..'download', member)
+  redis.call('ZREM', P..'download:small', member)
   local host = string.match(redis.call('HGET', P..'claims', member) or '', '\t(.+)$')
   if host then
     redis.call('ZREM', P..'fetching:'..host, member)
     redis.call('DEL', P..'download:blocked')
   end
 end
-local function due_downloads(now, look)  -- in pages, until `look` has seen enough
+local function due_downloads(list, now, look)  -- in pages, until `look` has seen enough
   for page = 0, 39 do
-    local found = redis.call('ZRANGEBYSCORE', P..'download', '-inf', now, 'LIMIT', page * 250, 250)
-    for _, member in ipairs(found) do if look(member) then return end end
+    local found = redis.call('ZRANGEBYSCORE', P..list, '-inf', now, 'LIMIT', page * 250, 250)
+    for _, member in ipairs(found) do
+      local at = list == 'download' and now or redis.call('ZSCORE', P..'download', member)
+      if at and tonumber(at) <= now and look(member) then return end
+    end
     if #found < 250 then return end
   end
 end
-local function small(member) return redis.call('SISMEMBER', P..'download:big', member) == 0 end
+local function news() redis.call('INCR', P..'news') end
+local function dirty(id, now)
+  local new = redis.call('ZADD', P..'dirty', 'NX', now, id)
+  if new == 1 then news() end
+  return new
+end
 local function keep_notice(id, at, production, account, kind, body)
   redis.call('DEL', P..'notice:'..id)
   redis.call('HSET', P..'notice:'..id, 'at', at, 'production_id', production, 'account_id', account, 'type', kind,
@@ -148,7 +158,7 @@ local function accept(id, number, body)
     return kept
   end
   redis.call('RPUSH', P..'inbox:'..id, 'e'..number..' '..now)
-  local newly = redis.call('ZADD', P..'dirty', 'NX', now, id)
+  local newly = dirty(id, now)
   return enough and 0 or newly
 end
 for i = 2, #ARGV, 3 do
@@ -165,7 +175,7 @@ local id = ARGV[1]
 if ARGV[3] == '0' and redis.call('EXISTS', P..'production:'..id) == 0 then return 0 end
 redis.call('RPUSH', P..'inbox:'..id, ARGV[2])
 if ARGV[4] ~= '' then undue(id..':'..ARGV[4]) end
-return redis.call('ZADD', P..'dirty', 'NX', now_ms(), id)
+return dirty(id, now_ms())
 """)
 
 # digest, token, 1 to go on although one is open, milliseconds to keep it, account, topic, state
@@ -194,10 +204,10 @@ TRIGGERED = Script("""
 redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
 if ARGV[4] then
   redis.call('RPUSH', P..'inbox:'..ARGV[4], ARGV[5])
-  redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[4])
+  dirty(ARGV[4], now_ms())
 end
 redis.call('DEL', P..'trigger:'..ARGV[3])
-return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
+return dirty(ARGV[1], now_ms())
 """)
 
 # dead letter id, field, value, ...  -> 1 when it is new
@@ -252,9 +262,8 @@ for file, due in pairs(change.downloads) do
   undue(member)
   if due then
     redis.call('ZADD', P..'download', due[1], member)
-    redis.call(due[2] and 'SADD' or 'SREM', P..'download:big', member)
+    if not due[2] then redis.call('ZADD', P..'download:small', due[1], member) end
   else
-    redis.call('SREM', P..'download:big', member)
     redis.call('DEL', P..'link:'..member)
   end
   redis.call('HDEL', P..'claims', member)
@@ -280,6 +289,7 @@ redis.call('LTRIM', P..'inbox:'..id, ARGV[4], -1)
 redis.call('HDEL', P..'attempts', id)
 local left = redis.call('LLEN', P..'inbox:'..id)
 if left == 0 then redis.call('ZREM', P..'dirty', id) else redis.call('ZADD', P..'dirty', now, id) end
+news()
 return left
 """)
 
@@ -304,7 +314,7 @@ redis.call('RPUSH', P..'inbox:'..ARGV[1], ARGV[2])
 for _, entry in ipairs(redis.call('LRANGE', P..'timeline:'..ARGV[1], 0, -1)) do
   if string.sub(entry, 1, 1) == 'e' then redis.call('RPUSH', P..'inbox:'..ARGV[1], 'r'..string.sub(entry, 2)) end
 end
-return redis.call('ZADD', P..'dirty', 'NX', now_ms(), ARGV[1])
+return dirty(ARGV[1], now_ms())
 """)
 
 # id, pause, most attempts, dead letter id, field, value, ... -> attempts so far; parked once there were too many
@@ -317,6 +327,7 @@ if attempts >= tonumber(ARGV[3]) then
   bury(ARGV[4], now_ms(), {unpack(ARGV, 5)})
 else
   redis.call('ZADD', P..'dirty', 'XX', now_ms() + ARGV[2], id)
+  news()
 end
 return attempts
 """)
@@ -325,17 +336,21 @@ return attempts
 REVIVE = Script("""
 redis.call('HDEL', P..'attempts', ARGV[1])
 if redis.call('LLEN', P..'inbox:'..ARGV[1]) > 0 then redis.call('ZADD', P..'dirty', now_ms(), ARGV[1]) end
+news()
 return 1
 """)
 
-# patience -> now, productions waiting longer than that, bells for them, files due, bells for them, to ask, next due,
-# milliseconds that the clock was set back since the last look, deployment, notices due, bells for them
+# patience, 1 if whoever looks asks JARAI -> now, productions waiting longer than that, bells for them, files due, bells
+# for them, to ask, next due, milliseconds that the clock was set back since the last look, deployment, notices due,
+# bells for them, news
 # Every time in Redis is by its clock. When that is set back, what was due soon would be due in an hour: it moves along.
 SWEEP = Script("""
 local now = now_ms()
-local back = tonumber(redis.call('GET', P..'clock') or '0') - now
+local known = redis.call('MGET', P..'clock', P..'deployment', P..'news')
+local back = tonumber(known[1] or '0') - now
 if back > 1000 then
-  for list in string.gmatch('dirty ask ask:telling download notify unaccounted requests requests:flying', '%S+') do
+  local lists = 'dirty ask ask:telling download download:small notify unaccounted requests requests:flying'
+  for list in string.gmatch(lists, '%S+') do
     local unit = string.sub(list, 1, 8) == 'requests' and 1000 or 1
     for i, one in ipairs(redis.call('ZRANGE', P..list, 0, -1)) do redis.call('ZINCRBY', P..list, -back / unit, one) end
   end
@@ -352,22 +367,23 @@ else
   back = 0
 end
 redis.call('SET', P..'clock', now)
-local next_at, rest = -1, tonumber(redis.call('HGET', P..'notify:pause', 'until') or '0')
-for _, list in ipairs({'dirty', 'download', 'ask', 'notify'}) do
-  local head = redis.call('ZRANGE', P..list, 0, 0, 'WITHSCORES')[2]
-  if head and list == 'notify' then head = math.max(tonumber(head), rest) end
-  if head and (next_at < 0 or tonumber(head) < next_at) then next_at = tonumber(head) end
+local next_at = -1
+local function due(list, till, pause)
+  local head = tonumber(redis.call('ZRANGE', P..list, 0, 0, 'WITHSCORES')[2])
+  if not head then return 0 end
+  if pause then head = math.max(head, tonumber(redis.call('HGET', pause, 'until') or '0')) end
+  if next_at < 0 or head < next_at then next_at = head end
+  return head <= till and redis.call('ZCOUNT', P..list, '-inf', till) or 0
 end
-local files = redis.call('ZCOUNT', P..'download', '-inf', now)
-if redis.call('EXISTS', P..'download:blocked') == 1 then files = 0 end
-if redis.call('EXISTS', P..'storage') == 1 then
+local waiting, files = due('dirty', now - ARGV[1]), due('download', now)
+local questions = ARGV[2] == '1' and due('ask', now) or 0
+local notices = due('notify', now, P..'notify:pause')
+if files > 0 and redis.call('EXISTS', P..'download:blocked') == 1 then files = 0 end
+if files > 0 and redis.call('EXISTS', P..'storage') == 1 then
   files = math.min(files, 1 - redis.call('EXISTS', P..'storage:try'))
 end
-local notices = redis.call('ZCOUNT', P..'notify', '-inf', now)
-if rest > now then notices = 0 end
-return {now, redis.call('ZCOUNT', P..'dirty', '-inf', now - ARGV[1]), redis.call('LLEN', 'rq:queue:advance'),
-  files, redis.call('LLEN', 'rq:queue:download'), redis.call('ZCOUNT', P..'ask', '-inf', now), next_at, back,
-  redis.call('GET', P..'deployment') or '', notices, redis.call('LLEN', 'rq:queue:notify')}
+return {now, waiting, redis.call('LLEN', 'rq:queue:advance'), files, redis.call('LLEN', 'rq:queue:download'),
+  questions, next_at, back, known[2] or '', notices, redis.call('LLEN', 'rq:queue:notify'), known[3] or ''}
 """)
 
 # lease -> now, id, state, claims in a row: the production that JARAI has to be asked about first
@@ -397,6 +413,7 @@ return {now, chosen, redis.call('GET', P..'production:'..chosen) or '', redis.ca
 GIVE_BACK_ASK = Script("""
 redis.call('HDEL', P..'tries', ARGV[1])
 redis.call('DEL', P..'asking:'..ARGV[1])
+news()
 return redis.call('ZADD', P..'ask', 'XX', ARGV[2], ARGV[1])
 """)
 
@@ -422,18 +439,15 @@ local function free(host)
   return places[host]
 end
 local member, link, host, blocked
-due_downloads(now, function(one)
-  local quick = small(one)
-  if quick or (not member and ARGV[5] == '0') then
-    local address = redis.call('GET', P..'link:'..one) or ''
-    local place = string.match(address, '^%a+://([^/?#]+)')
-    if not free(place) then blocked = true
-    else
-      member, link, host = one, address, place
-      return quick
-    end
-  end
-end)
+local function take(one)
+  local address = redis.call('GET', P..'link:'..one) or ''
+  local place = string.match(address, '^%a+://([^/?#]+)')
+  if free(place) then member, link, host = one, address, place else blocked = true end
+  return member
+end
+due_downloads('download:small', now, take)
+local quick = member
+if not member and ARGV[5] == '0' then due_downloads('download', now, take) end
 if not member then
   if blocked then redis.call('SET', P..'download:blocked', 1, 'PX', 2000) end
   return {now}
@@ -443,6 +457,7 @@ if redis.call('EXISTS', P..'storage') == 1 and not redis.call('SET', P..'storage
 end
 undue(member)
 redis.call('ZADD', P..'download', now + ARGV[2], member)
+if quick then redis.call('ZADD', P..'download:small', now + ARGV[2], member) end
 redis.call('HSET', P..'claims', member, host and ARGV[4] ~= '0' and ARGV[1]..'\t'..host or ARGV[1])
 if host and ARGV[4] ~= '0' then
   redis.call('ZADD', P..'fetching:'..host, now + ARGV[2], member)
@@ -459,6 +474,7 @@ local now, member = now_ms(), ARGV[3]
 local token, host = string.match(redis.call('HGET', P..'claims', member) or '', '^([^\t]+)\t?(.*)$')
 if token ~= ARGV[1] then return -1 end
 redis.call('ZADD', P..'download', 'XX', now + ARGV[2], member)
+redis.call('ZADD', P..'download:small', 'XX', now + ARGV[2], member)
 if host ~= '' then redis.call('ZADD', P..'fetching:'..host, 'XX', now + ARGV[2], member) end
 local before = string.match(redis.call('HGET', P..'progress', member) or '0', '^%d+')
 if tonumber(ARGV[4]) > tonumber(before) then
@@ -466,9 +482,9 @@ if tonumber(ARGV[4]) > tonumber(before) then
   redis.call('HSET', P..'tries', member, 1)
 end
 local waiting = 0
-due_downloads(now, function(one)
-  if small(one) then waiting = 1 end
-  return waiting == 1
+due_downloads('download:small', now, function()
+  waiting = 1
+  return true
 end)
 return waiting
 """)
@@ -476,7 +492,6 @@ return waiting
 # "id:key" -> nobody wants this file any more
 DROP_DOWNLOAD = Script("""
 undue(ARGV[1])
-redis.call('SREM', P..'download:big', ARGV[1])
 for _, hash in ipairs({'claims', 'progress', 'tries'}) do redis.call('HDEL', P..hash, ARGV[1]) end
 return redis.call('DEL', P..'link:'..ARGV[1])
 """)
@@ -528,6 +543,7 @@ return {now, id, kept[1], kept[2], kept[3], kept[4], tonumber(kept[5] or '0'),
 # id, dead letter id -> 1: it was delivered, by whoever it was, and is no dead letter either
 NOTICE_DELIVERED = Script("""
 redis.call('DEL', P..'notify:pause', P..'notice:'..ARGV[1], P..'deadletter:'..ARGV[2])
+news()
 redis.call('ZREM', P..'deadletters', ARGV[2])
 if redis.call('ZREM', P..'notify', ARGV[1]) == 0 then return 0 end
 redis.call('HINCRBY', P..'counts', 'notice.delivered', 1)
@@ -539,6 +555,7 @@ return 1
 NOTICE_FAILED = Script("""
 local id, notice, pause, now = ARGV[2], P..'notice:'..ARGV[2], P..'notify:pause', now_ms()
 if redis.call('HGET', notice, 'claim') ~= ARGV[1] then return 0 end
+news()
 if ARGV[3] == '0' then redis.call('DEL', pause)
 else
   redis.call('HINCRBY', pause, 'failures', 1)
@@ -562,12 +579,14 @@ return 1
 KEEP_NOTICE = Script("""
 local now = now_ms()
 if redis.call('ZADD', P..'notify', 'NX', now, ARGV[1]) == 1 then keep_notice(ARGV[1], now, unpack(ARGV, 2)) end
+news()
 return 1
 """)
 
 # most -> ids of settled productions whose retention has run out, now gone but for the last number: an old event that is
 # replayed must not begin them anew
 FORGET = Script("""
+redis.call('DEL', P..'download:big')  -- the set of large files that earlier versions kept
 local gone = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P..'forget', '-inf', now_ms(), 'LIMIT', 0, ARGV[1])) do
   if redis.call('LLEN', P..'inbox:'..id) == 0 then

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 
 from service import operator
 from service.core.errors import ReceiverError
+from service.core.production import Production
 from service.core.view import describe
 from service.store import productions
 
@@ -27,19 +28,17 @@ def list_productions(request: Request) -> JSONResponse:
     query = request.query_params
     limit = _limit(query.get("limit", "50"))
     after = _id(query["after"]) if query.get("after") else None
-    found: list[dict[str, Any]] = []
+    status, account = query.get("status"), query.get("account")
+    at_once = limit + 1 if status is account is None else _LARGEST_PAGE
+    found: list[Production] = []
     for _ in range(_MOST_PAGES_LOOKED_AT):
-        page, after = productions.newest(_redis(request), _LARGEST_PAGE, after)
-        found += [
-            describe(one)
-            for one in page
-            if query.get("status") in (None, one.status) and query.get("account") in (None, one.account_id)
-        ]
+        page, after = productions.newest(_redis(request), at_once, after, naming=(status, account))
+        found += [one for one in page if status in (None, one.status) and account in (None, one.account_id)]
         if len(found) > limit:
-            found, after = found[:limit], found[limit - 1]["productionId"]
+            found, after = found[:limit], found[limit - 1].production_id
         if after is None or len(found) == limit:
             break
-    return JSONResponse({"productions": found, "next": after})
+    return JSONResponse({"productions": [describe(one) for one in found], "next": after})
 
 
 def show(request: Request) -> JSONResponse:

@@ -43,6 +43,36 @@ def test_small_files_do_not_wait_behind_large_ones(redis: Redis) -> None:
     assert kinds(redis, 9) == ["Video"] * 3
 
 
+def test_ten_thousand_large_files_do_not_slow_whoever_asks_for_a_small_one(redis: Redis) -> None:
+    """As after an outage. Counted in what Redis looks at: every claim does, and each download every second."""
+    due_files(redis, ("Video", "a.mp4"))
+    large = claimed(redis)
+    assert large is not None
+    redis.zadd(f"{PREFIX}download", {f"{new_id()}:d": 1 for _ in range(10_000)})
+    before = _commands(redis)
+    assert due.renew_download(redis, large, 1) == 0
+    assert claimed(redis, small_only=True) is None
+    assert _commands(redis) - before < 40
+
+
+def _commands(redis: Redis) -> int:
+    return int(redis.info("stats")["total_commands_processed"])
+
+
+def test_a_file_that_an_earlier_version_left_due_is_fetched_although_it_is_in_no_lane(redis: Redis) -> None:
+    due_files(redis, ("Transcript", "a.txt"), ("Video", "a.mp4"))
+    redis.delete(f"{PREFIX}download:small")
+    assert sorted(kinds(redis, 3)) == ["Transcript", "Video"]
+
+
+def test_a_small_file_that_an_earlier_version_has_claimed_is_its(redis: Redis) -> None:
+    """It knows of one list only; both versions may run side by side."""
+    due_files(redis, ("Transcript", "a.txt"))
+    members: Any = redis.zrange(f"{PREFIX}download", 0, -1)
+    redis.zadd(f"{PREFIX}download", {members[0]: productions.now(redis).timestamp() * 1000 + 30_000})
+    assert kinds(redis, 1) == []
+
+
 def test_who_has_time_for_small_ones_only_gets_no_large_one(redis: Redis) -> None:
     due_files(redis, ("Video", "a.mp4"), ("ClosedCaptions", "a.vtt"))
     assert kinds(redis, 3, small_only=True) == ["ClosedCaptions"]

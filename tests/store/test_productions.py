@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from redis import Redis
 
 from service.core.advance import advance
 from service.core.observations import MANIFEST, DownloadStored, ManifestWritten, OperatorAsked
-from service.core.production import Change, Production
+from service.core.production import Change, Production, to_json
 from service.core.schedule import Intervals
 from service.store import deadletters, inbox, notices, productions
 from service.store.productions import Claim
@@ -300,6 +301,17 @@ def test_pages_show_the_newest_first_each_once(redis: Redis) -> None:
     assert seen == identities[::-1]
     assert after is None
     assert productions.newest(redis, 2, new_id()) == ([], None)
+
+
+@pytest.mark.parametrize("status", ["Failed", 'W"arten\\ auf \u00e4\n', "\u2028"])
+def test_those_in_a_status_are_found_however_it_has_to_be_written(redis: Redis, status: str) -> None:
+    sought, other = new_id(), new_id()
+    for identity, its in ((sought, status), (other, "Queued")):
+        state = Production(identity, datetime.now(UTC), status=its)
+        redis.set(f"{PREFIX}production:{identity}", b"1\n" + to_json(state))
+        redis.zadd(f"{PREFIX}index", {identity: 1})
+    found, _ = productions.newest(redis, 9, naming=(status, None))
+    assert [one.production_id for one in found] == [sought]
 
 
 def test_a_thousand_observations_are_taken_in_whole_and_in_order(redis: Redis) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace as with_fields
 from datetime import UTC, datetime, timedelta
@@ -21,10 +22,10 @@ from service.core.production import Production, to_json
 from service.jarai import Jarai
 from service.runtime import Runtime
 from service.settings import load
-from service.store import deadletters, inbox, productions, requests
+from service.store import deadletters, deployment, inbox, productions, requests
 from service.store.scripts import PREFIX
 from tests.deployment import eventually
-from tests.store.making import event, keep, logged, new_id, take_in
+from tests.store.making import event, keep, listing, logged, new_id, take_in
 from workers.asker import Asker
 from workers.poller import Poller
 from workers.simulator.running import Running, run_in_thread
@@ -351,6 +352,63 @@ def test_the_sweep_rings_for_what_lost_its_bell(
     assert redis.llen("rq:queue:advance") == redis.llen("rq:queue:download") == 0
     with polling(runtime(redis_url, simulator, tmp_path)):
         eventually(lambda: redis.llen("rq:queue:advance") and redis.llen("rq:queue:download"), 5)
+
+
+def test_what_loses_its_bell_amid_quiet_gets_another_within_a_second_or_so(
+    redis: Redis, redis_url: str, simulator: Running, tmp_path: Path
+) -> None:
+    """However it became due: by an event, by a commit that leaves a file to be fetched, or by a wish."""
+    followed = new_id()
+    take_in(redis, event(followed, 1))
+    redis.delete(f"{PREFIX}download", "rq:queue:advance", "rq:queue:download")
+    losses: list[tuple[str, Callable[[], object]]] = [
+        ("advance", lambda: keep(redis, event(followed, 2))),
+        ("advance", lambda: productions.replay(redis, followed, OperatorAsked(datetime.now(UTC), "refresh"))),
+        (
+            "download",
+            lambda: take_in(redis, event(followed, 3, "deliverable.ready", data=listing("https://b/f?sig=s"))),
+        ),
+    ]
+    with polling(runtime(redis_url, simulator, tmp_path, JARAI_API_KEY="")):
+        eventually(lambda: redis.exists(f"{PREFIX}alive"), what="the first look")
+        for queue, loses in losses:
+            redis.delete(f"{PREFIX}dirty", f"{PREFIX}download", "rq:queue:advance", "rq:queue:download")
+            sweeps = _scripts(redis)
+            time.sleep(1.5)
+            assert _scripts(redis) <= sweeps + 3, "it is quiet"
+            loses()
+            redis.delete("rq:queue:download")
+            eventually(lambda queue=queue: redis.llen(f"rq:queue:{queue}"), 1.8, f"a bell for {queue}")  # type: ignore[misc]
+
+
+def test_with_nothing_to_do_it_asks_redis_once_a_second_whether_there_is_news(
+    redis: Redis, redis_url: str, simulator: Running, tmp_path: Path
+) -> None:
+    """What is due and nobody here may ask JARAI about is nothing to do."""
+    track(redis, simulator.produce(HELD))
+    redis.delete(f"{PREFIX}dirty", f"{PREFIX}download")
+    redis.zadd(f"{PREFIX}ask", {new_id(): 1})
+    with polling(runtime(redis_url, simulator, tmp_path, JARAI_API_KEY="")):
+        time.sleep(1.5)
+        before = int(redis.info("stats")["total_commands_processed"])
+        time.sleep(3)
+        assert int(redis.info("stats")["total_commands_processed"]) - before <= 6
+
+
+def test_redis_emptied_amid_quiet_is_said_within_seconds(
+    redis: Redis, redis_url: str, simulator: Running, tmp_path: Path
+) -> None:
+    deployment.recognise(redis, tmp_path)
+    take_in(redis, event(new_id(), 1, "production.failed"))
+    redis.delete(f"{PREFIX}download")
+    with logged() as said, polling(runtime(redis_url, simulator, tmp_path)):
+        eventually(lambda: redis.exists(f"{PREFIX}clock"), what="the first sweep")
+        redis.flushall()
+        eventually(lambda: "store.emptied" in said.getvalue(), 3)
+
+
+def _scripts(redis: Redis) -> int:
+    return int(redis.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 
 
 def test_a_key_that_is_rotated_in_the_settings_file_is_used_without_a_restart(
