@@ -89,6 +89,7 @@ class _Reader(io.RawIOBase):
 class _Answer(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
+        self.line = sock
         self.fp: io.BufferedReader = io.BufferedReader(_Reader(self.fp.detach(), sock))
 
     def read_into(self, space: memoryview) -> int:
@@ -198,5 +199,8 @@ def read_into(answer: urllib3.BaseHTTPResponse, space: memoryview) -> int:
 
 def break_off(answer: urllib3.BaseHTTPResponse) -> None:
     """End whatever waits for more of this answer. For signal handlers: never raises."""
-    with suppress(OSError, RuntimeError, ValueError):  # it has all come already, or the line is gone
-        answer.shutdown()
+    body = getattr(answer, "_fp", None)
+    if isinstance(body, _Answer) and answer.connection is not None:  # else it has all come, the line is another's
+        with suppress(OSError):  # it is gone
+            # Not what TLS makes of it: that forgets the keys, and hands over as it is what has come and was not read.
+            socket.socket.shutdown(body.line, socket.SHUT_RD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -17,7 +18,7 @@ import urllib3
 from urllib3.util import Timeout
 
 from service.core.errors import LinkForbidden
-from service.outgoing import open_pool, within
+from service.outgoing import break_off, open_pool, read_into, within
 from tests.workers.hostile import Hostile, head, hostile, whole
 
 TIMEOUT = Timeout(connect=3, read=3)
@@ -72,6 +73,31 @@ def test_the_whole_is_limited_over_tls_too(certificate: Path, monkeypatch: pytes
         with pytest.raises(urllib3.exceptions.TimeoutError), within(0.5):
             open_pool(TIMEOUT).request("GET", f"https://localhost:{server.port}/")
         assert time.monotonic() - began < 3
+
+
+@contextmanager
+def arrived(server: Hostile) -> Iterator[urllib3.BaseHTTPResponse]:
+    """The answer, of which all that was sent waits to be read."""
+    answer = open_pool(TIMEOUT).request("GET", f"https://localhost:{server.port}/", preload_content=False)
+    time.sleep(0.2)
+    try:
+        yield answer
+    finally:
+        answer.close()
+
+
+def test_what_is_broken_off_over_tls_never_brings_what_was_not_decrypted(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come and was not read yet lies in the socket as it came."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    space = memoryview(bytearray(1000))
+    with hostile(whole(b"x" * 200_000)) as server, over_tls(server, certificate), arrived(server) as answer:
+        read_into(answer, space)
+        break_off(answer)
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            while size := read_into(answer, space):
+                assert space[:size] == b"x" * size
 
 
 def test_a_server_that_never_answers_the_handshake_is_left_in_time() -> None:
