@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -86,11 +87,37 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
+class _SecureReader(_Reader):
+    """Waits for one record of TLS, 16 KiB at most, and takes along those that have come with it.
+
+    One at a time, what is done for each read cost more than the decryption.
+    """
+
+    _failure: OSError | None = None
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if self._failure is not None:
+            raise self._failure
+        size = latest = super().readinto(buffer) or 0
+        space = memoryview(buffer)
+        self._sock.settimeout(0)
+        try:
+            while latest and size < len(space):
+                latest = self._sock.recv_into(space[size:])
+                size += latest
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as failure:  # to be told after what came before it
+            self._failure = failure
+        return size
+
+
 class _Answer(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.line = sock
-        self.fp: io.BufferedReader = io.BufferedReader(_Reader(self.fp.detach(), sock))
+        reader = _SecureReader if isinstance(sock, ssl.SSLSocket) else _Reader
+        self.fp: io.BufferedReader = io.BufferedReader(reader(self.fp.detach(), sock))
 
     def read_into(self, space: memoryview) -> int:
         """One read of a body that is not chunked, straight from the line; 0 at its end, and when it breaks off."""

@@ -86,6 +86,48 @@ def arrived(server: Hostile) -> Iterator[urllib3.BaseHTTPResponse]:
         answer.close()
 
 
+def test_what_has_come_over_tls_is_read_at_once_and_nothing_more_is_waited_for(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One record after the other, a large file took three times as long."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    go, space = threading.Event(), memoryview(bytearray(1_000_000))
+
+    def script(asked: object) -> Iterator[bytes]:
+        yield head("Content-Length: 60001") + b"x" * 60_000
+        go.wait(5)
+        yield b"y"
+
+    with hostile(script) as server, over_tls(server, certificate), arrived(server) as answer:
+        assert read_into(answer, space) == 60_000
+        go.set()
+        assert (read_into(answer, space), bytes(space[:1]), read_into(answer, space)) == (1, b"y", 0)
+
+
+def test_an_error_of_tls_comes_after_what_was_sent_before_it(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    space = memoryview(bytearray(1_000_000))
+    with hostile(b"") as server, over_tls(server, certificate):
+        wrap = server.wrap
+
+        def wrapped(connection: socket.socket) -> socket.socket:
+            line = wrap(connection)
+            server.script = lambda asked: script(line)
+            return line
+
+        def script(line: socket.socket) -> Iterator[bytes]:
+            yield head("Content-Length: 100000") + b"x" * 50_000
+            socket.socket.sendall(line, b"not TLS" * 100)
+
+        server.wrap = wrapped
+        with arrived(server) as answer:
+            assert read_into(answer, space) == 50_000
+            with pytest.raises(urllib3.exceptions.ProtocolError):
+                read_into(answer, space)
+
+
 def test_what_is_broken_off_over_tls_never_brings_what_was_not_decrypted(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
