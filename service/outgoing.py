@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cached_property
 from http.client import HTTPException, HTTPResponse
 from time import monotonic
 from typing import Any
@@ -21,6 +22,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ProtocolError
 from urllib3.util import Timeout
+from urllib3.util.ssl_ import create_urllib3_context
 
 # host, port, address that the host's name resolves to, whether TLS will be spoken; raises what the caller shall get
 Judge = Callable[[str, int, str, bool], None]
@@ -199,9 +201,18 @@ class _Pools(urllib3.PoolManager):
         self._judge = judge
         self.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
 
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        """Made once: to read the authorities takes longer than all else that a connection needs."""
+        context = create_urllib3_context()
+        context.load_default_certs()
+        return context
+
     def _new_pool(self, scheme: str, host: str, port: int, request_context: Any = None) -> HTTPConnectionPool:
         pool = super()._new_pool(scheme, host, port, request_context)
         pool.conn_kw["judge"] = self._judge
+        if scheme == "https":
+            pool.conn_kw["ssl_context"] = self._trusted
         return pool
 
 

@@ -58,6 +58,15 @@ def test_tls_still_verifies_the_name_and_not_the_address(certificate: Path, monk
             pool.request("GET", f"https://127.0.0.1:{server.port}/")
 
 
+def test_the_authorities_are_read_once_for_all_connections(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with hostile(whole(b"film")) as server, over_tls(server, certificate):
+        pool = open_pool(TIMEOUT)
+        assert pool.request("GET", f"https://localhost:{server.port}/").data == b"film"
+        certificate.unlink()
+        assert pool.request("GET", f"https://localhost:{server.port}/").data == b"film"
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> None:
     with hostile(whole(b"film")) as server, over_tls(server, certificate):
         with pytest.raises(urllib3.exceptions.SSLError):
