@@ -22,6 +22,9 @@ JOBS: Mapping[QueueName, str] = {
 
 # More waiting bells than workers would only be work for RQ.
 MOST_BELLS = 8
+# A job takes RQ ten round trips until it runs. A worker of `advance` that has just worked listens here for a while.
+_LISTENING, _RUNG = "jarai:listening", "jarai:rung"
+_LISTENING_MS = 2500
 _RESULT_TTL_SECONDS = 0
 _FAILURE_TTL_SECONDS = 24 * 3600
 _BELL_TTL_SECONDS = 3600
@@ -34,7 +37,13 @@ def queue_key(queue: QueueName) -> str:
 
 def ring(redis: Redis, queue: QueueName, bells: int = 1) -> None:
     """Wake workers of `queue`, unless enough bells are waiting already. Raises redis.RedisError."""
-    waiting = int(redis.llen(queue_key(queue)))
+    with redis.pipeline(transaction=False) as pipeline:
+        pipeline.llen(queue_key(queue)).exists(_LISTENING).llen(_RUNG)
+        waiting, listens, rung = pipeline.execute()
+    if queue == "advance" and listens:  # needs no job
+        if not rung:
+            redis.rpush(_RUNG, 1)
+        bells -= 1
     bells = min(bells, MOST_BELLS - waiting)
     if bells <= 0:
         return
@@ -51,3 +60,14 @@ def ring(redis: Redis, queue: QueueName, bells: int = 1) -> None:
             for _ in range(bells)
         ]
     )
+
+
+def listen(redis: Redis) -> bool:
+    """Wait up to a second to be woken without a job; whether that came. Who listens says when it ends."""
+    redis.set(_LISTENING, 1, px=_LISTENING_MS)
+    return redis.blpop([_RUNG], timeout=1) is not None
+
+
+def listen_no_more(redis: Redis) -> None:
+    """From now on bells are jobs again. One that was rung just before may be lost by this: look once more."""
+    redis.delete(_LISTENING, _RUNG)

@@ -20,10 +20,12 @@ from service.jobs import QUEUES, QueueName
 from service.settings import Settings
 from service.store import deployment
 from service.store.connection import connect
-from workers import shutdown
+from workers import advance, shutdown
 from workers.processes import Processes
 
 DEFAULT_PROCESSES: Mapping[str, int] = {"advance": 1, "download": 3, "notify": 1}
+_LISTENS_SECONDS = 20.0
+_BEAT_SECONDS = 10.0
 _WAIT_SECONDS = 30  # for a bell, between two signs of life
 
 
@@ -68,11 +70,35 @@ class _Worker(SimpleWorker):
         shutdown.request()
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        if timeout is not None and self.queue_names() == ["advance"]:
+            with contextlib.suppress(RedisError):  # RQ knows what to do then
+                self._listen()
         self._waits = True
         try:
             return None if self._stop_requested else super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
         finally:
             self._waits = False
+
+    def _listen(self) -> None:
+        """Work without jobs for as long as there is something to do every few seconds."""
+        quiet_at = beat_at = time.monotonic()
+        quiet_at += _LISTENS_SECONDS
+        while (now := time.monotonic()) < quiet_at and not self._stop_requested:
+            if now >= beat_at:
+                self.heartbeat()
+                beat_at = now + _BEAT_SECONDS
+            self._waits = True
+            try:
+                rung = jobs.listen(self.connection)
+            finally:
+                self._waits = False
+            if rung:
+                advance.run()
+                quiet_at = time.monotonic() + _LISTENS_SECONDS
+            elif self.connection.llen(jobs.queue_key("advance")):
+                break
+        jobs.listen_no_more(self.connection)
+        advance.run()
 
     def _shutdown(self) -> None:
         self._stop_requested = True

@@ -35,6 +35,7 @@ Keys are made from the prefix inside the scripts: Redis Cluster is not supported
     jarai:subscriptions     hash   subscription -> fingerprint of its key, where it was made from here
     jarai:rotation          hash   the subscription that is being replaced, and the new one
     jarai:rotation:running  somebody is at it
+    jarai:listening         a worker of `advance` needs no job to be woken: `rung`, a list, does it
     jarai:heard             hash   fingerprint of a signing key -> when a webhook signed with it came last
 """
 
@@ -148,7 +149,8 @@ def _send(redis: Redis, calls: Sequence[tuple[Script, tuple[Any, ...]]]) -> list
 # 0 accepted; -1 the same again; the other body of that number; or an error, which leaves the others alone
 ACCEPT = Script("""
 local now, out = now_ms(), {}
-local enough = redis.call('LLEN', 'rq:queue:advance') >= tonumber(ARGV[1])
+local listening, fresh = redis.call('EXISTS', P..'listening') == 1, false
+local enough = listening or redis.call('LLEN', 'rq:queue:advance') >= tonumber(ARGV[1])
 local function accept(id, number, body)
   local last = forgotten(id)
   if last and tonumber(number) <= tonumber(last) then return -1 end
@@ -159,12 +161,14 @@ local function accept(id, number, body)
   end
   redis.call('RPUSH', P..'inbox:'..id, 'e'..number..' '..now)
   local newly = dirty(id, now)
+  fresh = fresh or newly == 1
   return enough and 0 or newly
 end
 for i = 2, #ARGV, 3 do
   local fine, answer = pcall(accept, ARGV[i], ARGV[i + 1], ARGV[i + 2])
   out[#out + 1] = fine and answer or {err = type(answer) == 'table' and answer.err or answer}
 end
+if fresh and listening and redis.call('LLEN', P..'rung') == 0 then redis.call('RPUSH', P..'rung', 1) end
 return out
 """)
 
