@@ -24,7 +24,7 @@ from redis import Redis
 from service import log
 from service.core.schedule import Intervals
 from service.store import inbox
-from tests.bench import polling
+from tests.bench import polling, table
 from tests.bench.downloads import downloads
 from tests.bench.load import EVENTS_PER_PRODUCTION, KEY
 from tests.deployment import eventually, free_port
@@ -130,14 +130,16 @@ def main() -> None:
         redis_server.running(Path(name)) as url,
         Redis.from_url(url) as redis,
     ):
-        for measured in (intake(url), backlog(redis), downloads(Path(name), FILE_BYTES, ROUNDS)):
+        for measured in (intake(url), backlog(redis)):
             for what, mine, reference in measured:
                 figures.setdefault(what, []).append((mine, reference))
+        found = list(downloads(Path(name), FILE_BYTES, ROUNDS))
     print(f"{'':<34}{'ours':>10}{'reference':>12}{'ratio':>8}{'min':>7}{'max':>7}")
     for what, pairs in figures.items():
         ratios = [mine / reference for mine, reference in pairs]
         ours, theirs = median(mine for mine, _ in pairs), median(reference for _, reference in pairs)
         print(f"{what:<34}{ours:>10,.1f}{theirs:>12,.1f}{median(ratios):>8.2f}{min(ratios):>7.2f}{max(ratios):>7.2f}")
+    print(table.markdown(table.rows(found)))
     print()
     polling.main()
 
