@@ -38,7 +38,9 @@ def queue_key(queue: QueueName) -> str:
 def ring(redis: Redis, queue: QueueName, bells: int = 1) -> None:
     """Wake workers of `queue`, unless enough bells are waiting already. Raises redis.RedisError."""
     with redis.pipeline(transaction=False) as pipeline:
-        pipeline.llen(queue_key(queue)).exists(_LISTENING).llen(_RUNG)
+        pipeline.llen(queue_key(queue))
+        pipeline.exists(_LISTENING)
+        pipeline.llen(_RUNG)
         waiting, listens, rung = pipeline.execute()
     if queue == "advance" and listens:  # needs no job
         if not rung:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.core.signature import verify
-from service.store.inbox import arrival
+from service.core.events import parse_envelope
 from tests.bench import load
 
 ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok"
@@ -23,11 +23,11 @@ def test_every_request_is_a_webhook_that_is_authentic_and_understood() -> None:
     assert verify(body, headers[b"x-jarai-signature"], [load.KEY]) == 0
     assert int(headers[b"content-length"]) == len(body)
     assert 550 < len(body) < 650
-    assert not arrival(body).reason
+    assert parse_envelope(body)
 
 
 def test_each_production_has_twenty_events_in_order() -> None:
-    found = [arrival(body) for body in load.events(2000)]
+    found = [parse_envelope(body) for body in load.events(2000)]
     assert set(Counter(one.production_id for one in found).values()) == {load.EVENTS_PER_PRODUCTION}
     mine = [one.sequence_number for one in found if one.production_id == found[0].production_id]
     assert mine == list(range(1, load.EVENTS_PER_PRODUCTION + 1))
