@@ -21,7 +21,7 @@ JOBS: Mapping[QueueName, str] = {
 }
 
 # More waiting bells than workers would only be work for RQ.
-_MOST_BELLS = 8
+MOST_BELLS = 8
 _RESULT_TTL_SECONDS = 0
 _FAILURE_TTL_SECONDS = 24 * 3600
 _BELL_TTL_SECONDS = 3600
@@ -35,7 +35,7 @@ def queue_key(queue: QueueName) -> str:
 def ring(redis: Redis, queue: QueueName, bells: int = 1) -> None:
     """Wake workers of `queue`, unless enough bells are waiting already. Raises redis.RedisError."""
     waiting = int(redis.llen(queue_key(queue)))
-    bells = min(bells, _MOST_BELLS - waiting)
+    bells = min(bells, MOST_BELLS - waiting)
     if bells <= 0:
         return
     Queue(queue, connection=redis, serializer="json").enqueue_many(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
+from pydantic_core import to_json
 
-from service.core.redaction import redact
+from service.core.redaction import MARKS, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +165,33 @@ class Logger:
     """Writes catalogued events. A name that is not in the catalogue raises KeyError: that is a defect."""
 
     def __call__(self, name: str, **fields: Any) -> None:
-        structlog.get_logger().log(_LEVELS[CATALOGUE[name].level], name, **fields)
+        level = CATALOGUE[name].level
+        if _quick is None or not _quick.said(level, name, fields):
+            structlog.get_logger().log(_LEVELS[level], name, **fields)
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What this thread says within the block is written at its end, in one go: a system call instead of many."""
+    texts: list[tuple[_Stream, str]] = []
+    _held.texts = texts
+    try:
+        yield
+    finally:
+        _held.texts = None
+        for stream in dict.fromkeys(stream for stream, _ in texts):
+            stream.write("".join(text for its, text in texts if its is stream))
+            stream.flush()
+
+
+class _Held(threading.local):
+    texts: list[tuple[_Stream, str]] | None = None
+
+
+_held = _Held()
+_quick: _Quick | None = None
 _DEEPEST = 8
+_PLAIN = frozenset((str, int, type(None)))
 _EXPECTED = ("redis.exceptions", "rq.exceptions")  # Redis in trouble, and what RQ makes of it
 _TRACE = "\nTraceback (most recent call last):\n"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -178,21 +204,29 @@ class _Stream:
         self._stream = stream
 
     def write(self, text: str) -> None:
+        if _held.texts is not None:
+            _held.texts.append((self, text))
+            return
         with contextlib.suppress(OSError):
             self._stream.write(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
+        if _held.texts is None:
+            with contextlib.suppress(OSError):
+                self._stream.flush()
 
 
 def configure(log_format: str, log_level: str, secrets: Sequence[str], stream: TextIO | None = None) -> None:
     """Set up the log of this process, libraries included. `log_format` empty: console on a terminal, else JSON."""
+    global _quick
     target = stream or sys.stdout
     human = log_format == "console" or (not log_format and target.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=target.isatty()) if human else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=target.isatty())
+        if human
+        else structlog.processors.JSONRenderer(separators=(",", ":"))
     )
+    out = _Stream(target)
     structlog.configure(
         processors=[
             structlog.processors.format_exc_info,
@@ -203,9 +237,10 @@ def configure(log_format: str, log_level: str, secrets: Sequence[str], stream: T
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
-        logger_factory=structlog.WriteLoggerFactory(file=_Stream(target)),  # type: ignore[arg-type]
+        logger_factory=structlog.WriteLoggerFactory(file=out),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+    _quick = None if human else _Quick(out, _LEVELS[log_level], tuple(secret.lower() for secret in secrets))
     root = logging.getLogger()
     root.handlers[:] = [_LibraryHandler(logging.WARNING)]
     for name in ("rq", "rq.worker", "uvicorn", "uvicorn.error", "uvicorn.access"):
@@ -247,6 +282,35 @@ def _in_reading_order(logger: object, method: str, line: MutableMapping[str, Any
     """When, how grave, what; then the rest. What says nothing is left out."""
     first = {name: line.pop(name) for name in ("timestamp", "level", "event")}
     return {**first, **{name: value for name, value in line.items() if value is not None}}
+
+
+class _Quick:
+    """Writes a line of JSON in which nothing needs care, just as structlog would, for a third of the price.
+
+    Where nothing is escaped, one look at the whole line tells that no part of it holds a secret.
+    """
+
+    def __init__(self, stream: _Stream, least: int, secrets: Sequence[str]) -> None:
+        self._stream, self._least, self._suspicious = stream, least, ("\\", *MARKS, *filter(None, secrets))
+
+    def said(self, level: str, name: str, fields: Mapping[str, Any]) -> bool:
+        """False: something in it needs care, and nothing was written."""
+        if _LEVELS[level] < self._least:
+            return True
+        if not _PLAIN.issuperset(map(type, fields.values())):
+            return False
+        line = {"timestamp": datetime.now(UTC).isoformat()[:-6] + "Z", "level": level, "event": name}
+        line |= {name: value for name, value in fields.items() if value is not None}
+        try:
+            text = to_json(line).decode()
+        except ValueError:  # half a surrogate pair
+            return False
+        lowered = text.lower()
+        if not text.isascii() or any(mark in lowered for mark in self._suspicious):
+            return False
+        self._stream.write(text + "\n")
+        self._stream.flush()
+        return True
 
 
 class _LibraryHandler(logging.Handler):

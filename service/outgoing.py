@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cached_property
 from http.client import HTTPException, HTTPResponse
 from time import monotonic
 from typing import Any
@@ -20,6 +22,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ProtocolError
 from urllib3.util import Timeout
+from urllib3.util.ssl_ import create_urllib3_context
 
 # host, port, address that the host's name resolves to, whether TLS will be spoken; raises what the caller shall get
 Judge = Callable[[str, int, str, bool], None]
@@ -86,10 +89,37 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
+class _SecureReader(_Reader):
+    """Waits for one record of TLS, 16 KiB at most, and takes along those that have come with it.
+
+    One at a time, what is done for each read cost more than the decryption.
+    """
+
+    _failure: OSError | None = None
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if self._failure is not None:
+            raise self._failure
+        size = latest = super().readinto(buffer) or 0
+        space = memoryview(buffer)
+        self._sock.settimeout(0)
+        try:
+            while latest and size < len(space):
+                latest = self._sock.recv_into(space[size:])
+                size += latest
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as failure:  # to be told after what came before it
+            self._failure = failure
+        return size
+
+
 class _Answer(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp: io.BufferedReader = io.BufferedReader(_Reader(self.fp.detach(), sock))
+        self.line = sock
+        reader = _SecureReader if isinstance(sock, ssl.SSLSocket) else _Reader
+        self.fp: io.BufferedReader = io.BufferedReader(reader(self.fp.detach(), sock))
 
     def read_into(self, space: memoryview) -> int:
         """One read of a body that is not chunked, straight from the line; 0 at its end, and when it breaks off."""
@@ -171,9 +201,18 @@ class _Pools(urllib3.PoolManager):
         self._judge = judge
         self.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
 
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        """Made once: to read the authorities takes longer than all else that a connection needs."""
+        context = create_urllib3_context()
+        context.load_default_certs()
+        return context
+
     def _new_pool(self, scheme: str, host: str, port: int, request_context: Any = None) -> HTTPConnectionPool:
         pool = super()._new_pool(scheme, host, port, request_context)
         pool.conn_kw["judge"] = self._judge
+        if scheme == "https":
+            pool.conn_kw["ssl_context"] = self._trusted
         return pool
 
 
@@ -198,5 +237,8 @@ def read_into(answer: urllib3.BaseHTTPResponse, space: memoryview) -> int:
 
 def break_off(answer: urllib3.BaseHTTPResponse) -> None:
     """End whatever waits for more of this answer. For signal handlers: never raises."""
-    with suppress(OSError, RuntimeError, ValueError):  # it has all come already, or the line is gone
-        answer.shutdown()
+    body = getattr(answer, "_fp", None)
+    if isinstance(body, _Answer) and answer.connection is not None:  # else it has all come, the line is another's
+        with suppress(OSError):  # it is gone
+            # Not what TLS makes of it: that forgets the keys, and hands over as it is what has come and was not read.
+            socket.socket.shutdown(body.line, socket.SHUT_RD)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -198,6 +200,9 @@ def test_no_field_steers_the_terminal(log_format: str, control: str) -> None:
     assert control not in stream.getvalue()
 
 
+MARKED = re.compile("://|sig|jarai_|bearer", re.IGNORECASE)
+
+
 @given(st.dictionaries(st.text(min_size=1).map("f_".__add__), st.text() | st.integers() | st.lists(st.text())))
 @examples(derandomize=True, database=None, deadline=None)
 def test_any_fields_make_one_line_of_json(fields: dict[str, Any]) -> None:
@@ -205,6 +210,43 @@ def test_any_fields_make_one_line_of_json(fields: dict[str, Any]) -> None:
     log.get()("store.available", **fields)
     (line,) = lines(stream)
     assert set(line) - {"timestamp", "level", "event"} == set(fields)
+    if not MARKED.search(str(fields)):
+        assert {name: line[name] for name in fields} == fields
+
+
+class Counted(io.StringIO):
+    """A stream that counts how often it was written to."""
+
+    writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_lines_that_are_said_together_are_written_in_one_go_and_in_order(log_format: str) -> None:
+    stream = Counted()
+    writing(log_format, stream=stream)
+
+    def interrupted() -> None:
+        with log.together():
+            for number in range(3):
+                log.get()("process.started", process="web", pid=number, odd=["a list", "is", "rendered", "otherwise"])
+                log.get()("process.started", process="worker", pid=number)
+            assert stream.getvalue() == ""
+            other = threading.Thread(target=lambda: log.get()("store.available"))
+            other.start()
+            other.join()
+            assert (stream.writes, "store.available" in stream.getvalue()) == (1, True)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert stream.writes == 2
+    assert re.findall("web|worker", stream.getvalue()) == ["web", "worker"] * 3
+    log.get()("store.available")
+    assert stream.writes == 3
 
 
 def test_what_a_library_says_is_brought_in_from_a_warning_on() -> None:

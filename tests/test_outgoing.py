@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -17,7 +18,7 @@ import urllib3
 from urllib3.util import Timeout
 
 from service.core.errors import LinkForbidden
-from service.outgoing import open_pool, within
+from service.outgoing import break_off, open_pool, read_into, within
 from tests.workers.hostile import Hostile, head, hostile, whole
 
 TIMEOUT = Timeout(connect=3, read=3)
@@ -57,6 +58,15 @@ def test_tls_still_verifies_the_name_and_not_the_address(certificate: Path, monk
             pool.request("GET", f"https://127.0.0.1:{server.port}/")
 
 
+def test_the_authorities_are_read_once_for_all_connections(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with hostile(whole(b"film")) as server, over_tls(server, certificate):
+        pool = open_pool(TIMEOUT)
+        assert pool.request("GET", f"https://localhost:{server.port}/").data == b"film"
+        certificate.unlink()
+        assert pool.request("GET", f"https://localhost:{server.port}/").data == b"film"
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> None:
     with hostile(whole(b"film")) as server, over_tls(server, certificate):
         with pytest.raises(urllib3.exceptions.SSLError):
@@ -72,6 +82,73 @@ def test_the_whole_is_limited_over_tls_too(certificate: Path, monkeypatch: pytes
         with pytest.raises(urllib3.exceptions.TimeoutError), within(0.5):
             open_pool(TIMEOUT).request("GET", f"https://localhost:{server.port}/")
         assert time.monotonic() - began < 3
+
+
+@contextmanager
+def arrived(server: Hostile) -> Iterator[urllib3.BaseHTTPResponse]:
+    """The answer, of which all that was sent waits to be read."""
+    answer = open_pool(TIMEOUT).request("GET", f"https://localhost:{server.port}/", preload_content=False)
+    time.sleep(0.2)
+    try:
+        yield answer
+    finally:
+        answer.close()
+
+
+def test_what_has_come_over_tls_is_read_at_once_and_nothing_more_is_waited_for(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One record after the other, a large file took three times as long."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    go, space = threading.Event(), memoryview(bytearray(1_000_000))
+
+    def script(asked: object) -> Iterator[bytes]:
+        yield head("Content-Length: 60001") + b"x" * 60_000
+        go.wait(5)
+        yield b"y"
+
+    with hostile(script) as server, over_tls(server, certificate), arrived(server) as answer:
+        assert read_into(answer, space) == 60_000
+        go.set()
+        assert (read_into(answer, space), bytes(space[:1]), read_into(answer, space)) == (1, b"y", 0)
+
+
+def test_an_error_of_tls_comes_after_what_was_sent_before_it(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    space = memoryview(bytearray(1_000_000))
+    with hostile(b"") as server, over_tls(server, certificate):
+        wrap = server.wrap
+
+        def wrapped(connection: socket.socket) -> socket.socket:
+            line = wrap(connection)
+            server.script = lambda asked: script(line)
+            return line
+
+        def script(line: socket.socket) -> Iterator[bytes]:
+            yield head("Content-Length: 100000") + b"x" * 50_000
+            socket.socket.sendall(line, b"not TLS" * 100)
+
+        server.wrap = wrapped
+        with arrived(server) as answer:
+            assert read_into(answer, space) == 50_000
+            with pytest.raises(urllib3.exceptions.ProtocolError):
+                read_into(answer, space)
+
+
+def test_what_is_broken_off_over_tls_never_brings_what_was_not_decrypted(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come and was not read yet lies in the socket as it came."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    space = memoryview(bytearray(1000))
+    with hostile(whole(b"x" * 200_000)) as server, over_tls(server, certificate), arrived(server) as answer:
+        read_into(answer, space)
+        break_off(answer)
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            while size := read_into(answer, space):
+                assert space[:size] == b"x" * size
 
 
 def test_a_server_that_never_answers_the_handshake_is_left_in_time() -> None:

@@ -6,7 +6,7 @@ What JARAI may add is kept, what it may leave out is tolerated, what can't be ro
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -29,12 +29,13 @@ STATUSES = ("Queued", "Producing", "AwaitingApproval", "Distributing", "Publishe
 KNOWN_TYPES = frozenset(STATUS_BY_TYPE) | {DELIVERABLE_READY, TEST}
 LARGEST = 2**53 - 1  # sequence number
 _LONGEST_TYPE, _LONGEST_CORRELATION_ID = 200, 500
+_USUAL_SPELLING = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
-def _identity(value: object) -> UUID:
+def _identity(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("is not a string")
-    return UUID(value)
+    return str(UUID(value))
 
 
 def parse_instant(value: object) -> datetime:
@@ -48,12 +49,20 @@ def parse_instant(value: object) -> datetime:
         raise ValueError("is not an ISO 8601 instant") from None
 
 
-Id = Annotated[UUID, BeforeValidator(_identity)]
+# The usual spelling is recognised without a word of Python: the door sees nothing else on most days.
+Id = Annotated[
+    Annotated[str, Field(pattern=_USUAL_SPELLING)] | Annotated[str, BeforeValidator(_identity)],
+    Field(union_mode="left_to_right"),
+]
 Instant = Annotated[datetime, BeforeValidator(parse_instant)]
 
 
-class Event(BaseModel):
-    """One webhook. `data` is JARAI's object as it came; a missing one reads as None."""
+class _Object(BaseModel):
+    """A JSON object into which nobody looks."""
+
+
+class _Fields(BaseModel):
+    """Ids are UUIDs in their usual spelling."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -65,6 +74,21 @@ class Event(BaseModel):
     sequence_number: int = Field(alias="sequenceNumber", ge=0, le=LARGEST, strict=True)
     correlation_id: str | None = Field(None, alias="correlationId", max_length=_LONGEST_CORRELATION_ID, strict=True)
     truncated: bool | None = Field(None, strict=True)
+
+    @property
+    def about_production(self) -> bool:
+        return self.event_type != TEST
+
+
+class Envelope(_Fields):
+    """One webhook, without what it says: that takes up to thirty times as much memory as its text."""
+
+    data: _Object | None = None
+
+
+class Event(_Fields):
+    """One webhook. `data` is JARAI's object as it came; a missing one reads as None."""
+
     data: dict[str, Any] | None = None
 
     @property
@@ -78,10 +102,6 @@ class Event(BaseModel):
         return (self.data or {}).get("sandbox") is True
 
     @property
-    def about_production(self) -> bool:
-        return self.event_type != TEST
-
-    @property
     def status(self) -> str | None:
         """The status this event reports, or None where it says nothing about it or its type is not known."""
         if self.event_type not in KNOWN_TYPES:
@@ -92,13 +112,12 @@ class Event(BaseModel):
 
 def parse(body: bytes) -> Event:
     """The event in a signed body; MalformedEvent says what is wrong without repeating any value."""
-    try:
-        event = Event.model_validate_json(body)
-    except ValidationError as error:
-        raise MalformedEvent(_sentence(error)) from None
-    if b"NaN" in body or b"Infinity" in body:
-        _refuse_non_json_numbers(body)
-    return event
+    return _parsed(Event, body)
+
+
+def parse_envelope(body: bytes) -> Envelope:
+    """The envelope of what `parse` takes for an event. Raises MalformedEvent for the same bodies."""
+    return _parsed(Envelope, body)
 
 
 def same_news(one: bytes, other: bytes) -> bool:
@@ -129,6 +148,19 @@ def _news(body: bytes) -> object:
     return {name: part for name, part in value.items() if name not in ("eventId", "correlationId")}
 
 
+_Read = TypeVar("_Read", bound=_Fields)
+
+
+def _parsed(model: type[_Read], body: bytes) -> _Read:
+    try:
+        event = model.model_validate_json(body)
+    except ValidationError as error:
+        raise MalformedEvent(_sentence(error)) from None
+    if b"NaN" in body or b"Infinity" in body:
+        _refuse_non_json_numbers(body)
+    return event
+
+
 def _refuse_non_json_numbers(body: bytes) -> None:
     try:
         from_json(body, allow_inf_nan=False)
@@ -137,8 +169,9 @@ def _refuse_non_json_numbers(body: bytes) -> None:
 
 
 def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if not where:
-        return f"not an event: {first['msg']}"[:300]
-    return f"{where}: {first['msg']}"[:300]
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    if not found[0]["loc"]:
+        return f"not an event: {found[0]['msg']}"[:300]
+    where = found[0]["loc"][0]
+    last = [one for one in found if one["loc"][0] == where][-1]  # of the spellings that are tried, the widest
+    return f"{where}: {last['msg']}"[:300]

@@ -144,19 +144,28 @@ def _send(redis: Redis, calls: Sequence[tuple[Script, tuple[Any, ...]]]) -> list
         return pipeline.execute(raise_on_error=False)
 
 
-# id, sequence number, body -> 1 newly dirty, 0 accepted, -1 the same again, or the other body of that number
+# most bells, then id, sequence number, body, and so on -> for each: 1 newly dirty, and more bells are of use;
+# 0 accepted; -1 the same again; the other body of that number; or an error, which leaves the others alone
 ACCEPT = Script("""
-local id, number, body = ARGV[1], ARGV[2], ARGV[3]
-local last = forgotten(id)
-if last and tonumber(number) <= tonumber(last) then return -1 end
-if redis.call('HSETNX', P..'events:'..id, number, body) == 0 then
-  local kept = redis.call('HGET', P..'events:'..id, number)
-  if kept == body then return -1 end
-  return kept
+local now, out = now_ms(), {}
+local enough = redis.call('LLEN', 'rq:queue:advance') >= tonumber(ARGV[1])
+local function accept(id, number, body)
+  local last = forgotten(id)
+  if last and tonumber(number) <= tonumber(last) then return -1 end
+  if redis.call('HSETNX', P..'events:'..id, number, body) == 0 then
+    local kept = redis.call('HGET', P..'events:'..id, number)
+    if kept == body then return -1 end
+    return kept
+  end
+  redis.call('RPUSH', P..'inbox:'..id, 'e'..number..' '..now)
+  local newly = dirty(id, now)
+  return enough and 0 or newly
 end
-local now = now_ms()
-redis.call('RPUSH', P..'inbox:'..id, 'e'..number..' '..now)
-return dirty(id, now)
+for i = 2, #ARGV, 3 do
+  local fine, answer = pcall(accept, ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  out[#out + 1] = fine and answer or {err = type(answer) == 'table' and answer.err or answer}
+end
+return out
 """)
 
 # id, observation, 1 if it may begin a production, key of the file that it is the result of -> 1 newly dirty, 0 not

@@ -19,9 +19,11 @@ from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import log
 from service.core.errors import ReceiverError, UnreadableState
@@ -39,6 +41,7 @@ _WATCH_SECONDS = 2.0
 _BACKLOG = 2048
 _RECEIVE_BUFFER_BYTES = 32 * 1024
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
+WEBHOOKS = "/webhooks/jarai"
 _CODES = {400: "INVALID_REQUEST", 401: "UNAUTHORIZED", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 409: "CONFLICT",
           413: "PAYLOAD_TOO_LARGE", 503: "SERVICE_UNAVAILABLE"}  # fmt: skip
 
@@ -57,14 +60,14 @@ def create(runtime: Runtime) -> Starlette:
         yield
         watching.cancel()
         await hearing.close()
-        await run_in_threadpool(intake.stop)
+        await intake.stop()
         log.get()("service.stopped", process="web")
 
     webhook = WebhookEndpoint(intake, hearing, settings.webhook_keys, settings.max_body_bytes)
     admin = functools.partial(_guarded, settings.admin_token)
     app = Starlette(
         routes=[
-            Route("/webhooks/jarai", webhook, methods=["POST"]),
+            Route(WEBHOOKS, webhook, methods=["POST"]),
             Route("/healthz", health.healthz),
             Route("/readyz", health.readyz),
             Route("/metrics", admin(health.metrics)),
@@ -85,6 +88,7 @@ def create(runtime: Runtime) -> Starlette:
             **dict.fromkeys(partner.ERRORS, partner.refused),
             Exception: _defect,
         },
+        middleware=[Middleware(_ShortWay, webhook)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # the target would be built from a Host header that anybody may write
@@ -93,6 +97,19 @@ def create(runtime: Runtime) -> Starlette:
     app.state.partner_limiter = anyio.CapacityLimiter(partner.AT_ONCE)
     app.state.runtime = runtime  # for who asks JARAI; its HTTP client is loaded by the first who does
     return app
+
+
+class _ShortWay:
+    """Webhooks go straight to their endpoint, a tenth of their whole price cheaper than by the table of routes."""
+
+    def __init__(self, app: ASGIApp, webhook: WebhookEndpoint) -> None:
+        self._app, self._webhook = app, webhook
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == WEBHOOKS and scope["method"] == "POST":
+            await self._webhook(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 async def _watch(app: Starlette, webhook: WebhookEndpoint) -> None:

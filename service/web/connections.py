@@ -13,7 +13,7 @@ from asyncio.events import TimerHandle
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service import log
@@ -21,15 +21,15 @@ from service import log
 MOST_HEAD_BYTES = 16 * 1024
 MOST_HEADERS = 100
 LONGEST_HEAD_SECONDS = 5.0
-# Longer than the webhook's own time-out, which has an answer to give.
-LONGEST_BODY_SECONDS = 12.0
+LONGEST_BODY_SECONDS = 10.0
 LONGEST_UNREAD_SECONDS = 10.0
 # Of requests that were sent before the one in front of them was answered, of all connections together.
 MOST_PIPELINED_BYTES = 32 * 1024 * 1024
 _BYTES_OF_A_REQUEST = 4096
 _FILES_FOR_OURSELVES = 128
 _SECONDS_BETWEEN_LINES = 10.0
-_CODES = {400: "INVALID_REQUEST", 431: "HEADERS_TOO_LARGE", 503: "SERVICE_UNAVAILABLE"}
+TOO_SLOW = "too_slow"  # in a request's state: its body did not come in time, and that was answered
+_CODES = {400: "INVALID_REQUEST", 408: "REQUEST_TIMEOUT", 431: "HEADERS_TOO_LARGE", 503: "SERVICE_UNAVAILABLE"}
 
 
 def places(most: int) -> int:
@@ -62,6 +62,29 @@ class Crowd:
             log.get()("webhook.unavailable", reason="too many connections", times=self._sent_away)
             self._sent_away = 0
             loop.call_later(_SECONDS_BETWEEN_LINES, self._say, loop)
+
+
+class _WholeAnswer:
+    """A transport for one answer, whose head waits for the body: one system call instead of two."""
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport, self._cycle = transport, cycle
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._head is None and self._cycle.response_started:
+            self._head = data
+        else:
+            self._transport.write((self._head or b"") + data)
+            self._head = b""
+
+    def close(self) -> None:
+        if self._head:
+            self.write(b"")
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class _TooMuch(Exception):
@@ -114,6 +137,8 @@ class Connection(HttpToolsProtocol):
         if not self._in_body:
             self._head_bytes += len(data)
         super().data_received(data)
+        if not self._begun and not self._head_bytes and self._deadline is None and not self.pipeline:
+            return  # whole requests, each in its turn: nothing to bound
         if self.transport.is_closing():
             return
         if self._head_bytes > MOST_HEAD_BYTES and not self._in_body:
@@ -148,6 +173,8 @@ class Connection(HttpToolsProtocol):
             self._refusal = (431, f"the head of a request has at most {MOST_HEAD_BYTES} bytes")
             raise _TooMuch
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # where nothing follows the head
+            self.cycle.transport = _WholeAnswer(self.transport, self.cycle)  # type: ignore[assignment]
         self._in_body, self._head_bytes = True, 0
         self._stop_deadline()
 
@@ -191,6 +218,9 @@ class Connection(HttpToolsProtocol):
     def _too_slow(self, seconds: float) -> None:
         if self.pipeline:  # it is not read from now: the rest may be on its way
             self._start_deadline(seconds)
+        elif self._in_body and not self.cycle.response_started:
+            self.scope["state"][TOO_SLOW] = True
+            self._refuse(408, "the body took too long to arrive")
         else:
             self.transport.abort()
 

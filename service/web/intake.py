@@ -1,17 +1,18 @@
 """Group commit: requests hand in what arrived, one thread makes all that has gathered durable in one go.
 
-A busy Redis thus pays one fsync for many events. An answer leaves only after Redis has the event.
+A busy Redis thus pays one fsync for many events. An answer leaves only after Redis has the event. The thread gets its
+next batch when it has done with the last: two threads that wake each other for every event do little else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import monotonic
+from typing import NamedTuple
 
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -28,12 +29,13 @@ _MOST_HELD_BYTES = 64 * 1024 * 1024
 _LONGEST_WAIT_SECONDS = 0.8
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     arrival: Arrival
     future: asyncio.Future[Kept]
-    since: float = field(default_factory=monotonic)
-    answered: bool = False
+    since: float
+
+
+Batch = Sequence[_Waiting]
 
 
 class Intake:
@@ -41,8 +43,10 @@ class Intake:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._waiting: deque[_Waiting] = deque()
         self._held_bytes = 0
+        self._busy = False  # the committer has a batch, or is to get one in this turn of the loop
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._store_down = False
@@ -58,10 +62,12 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Finish what was handed in."""
-        self._queue.put(None)
-        self._thread.join()
+        while self._busy:
+            await asyncio.sleep(0.01)
+        self._batches.put(None)
+        await asyncio.to_thread(self._thread.join)
 
     def hand_in(self, arrival: Arrival) -> asyncio.Future[Kept]:
         """Resolves once the arrival is durable. Raises StoreUnavailable at once when too much waits already, and
@@ -71,101 +77,78 @@ class Intake:
             self.counts["unavailable"] += 1
             raise StoreUnavailable("more is arriving than Redis takes")
         self._held_bytes += len(arrival.body)
-        waiting = _Waiting(arrival, self._loop.create_future())
-        self._queue.put(waiting)
-        return waiting.future
+        future: asyncio.Future[Kept] = self._loop.create_future()
+        self._waiting.append(_Waiting(arrival, future, monotonic()))
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._next_batch)  # with whatever else arrives in this turn
+        return future
+
+    def _next_batch(self) -> None:
+        batch: list[_Waiting] = []
+        size = 0
+        while self._waiting and len(batch) < _LARGEST_BATCH and size < _LARGEST_BATCH_BYTES:
+            one = self._waiting.popleft()
+            batch.append(one)
+            size += len(one.arrival.body)
+        self._busy = bool(batch)
+        if batch:
+            self._batches.put(batch)
+
+    def _answer(self, batch: Batch, results: Sequence[Kept | StoreUnavailable], fails: StoreUnavailable | None) -> None:
+        if fails is not None:  # whoever waits behind a batch that failed has waited long enough
+            batch, results = [*batch, *self._waiting], [*results, *[fails] * len(self._waiting)]
+            self._waiting.clear()
+        refused = [result for result in results if isinstance(result, StoreUnavailable)]
+        if refused:  # one line for all: a Redis that is down under load must not drown the log
+            self.counts["unavailable"] += len(refused)
+            self._log("webhook.unavailable", reason=str(refused[0]), times=len(refused))
+        for waiting, result in zip(batch, results, strict=True):
+            self._held_bytes -= len(waiting.arrival.body)
+            if waiting.future.done():  # the sender has gone
+                continue
+            if isinstance(result, StoreUnavailable):
+                waiting.future.set_exception(result)
+            else:
+                waiting.future.set_result(result)
+        self._next_batch()
 
     # --- the committer's thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        going = True
-        while going:
-            batch, going = self._gather()
-            now = monotonic()
-            late = [one for one in batch if now - one.since > _LONGEST_WAIT_SECONDS]
-            if late:
-                self._refuse(late, "Redis is too slow")
-                batch = [one for one in batch if now - one.since <= _LONGEST_WAIT_SECONDS]
-            if batch:
-                try:
-                    self._commit(batch)
-                except Exception as error:  # noqa: BLE001 - this thread has to outlive every defect
-                    self._refuse(batch, f"unexpected {type(error).__name__}")
-
-    def _gather(self) -> tuple[list[_Waiting], bool]:
-        batch: list[_Waiting] = []
-        size = 0
-        while len(batch) < _LARGEST_BATCH and size < _LARGEST_BATCH_BYTES:
-            try:
-                waiting = self._queue.get() if not batch else self._queue.get_nowait()
-            except Empty:
-                break
-            if waiting is None:
-                return batch, False
-            batch.append(waiting)
-            size += len(waiting.arrival.body)
-        return batch, True
-
-    def _commit(self, batch: Sequence[_Waiting]) -> None:
-        try:
-            kept = self._keep([one.arrival for one in batch])
-        except RedisError as error:
-            self._refuse([*batch, *self._drain()], f"Redis does not answer: {type(error).__name__}")
-            self._note_store(str(error))
-            return
-        refused = [str(result) for result in kept if isinstance(result, Exception)]
-        self._note_store(refused[0] if refused else None)
-        self._resolve(batch, kept)
-        self._ring(sum(isinstance(one, Kept) and one.wakes for one in kept))
-        for waiting, result in zip(batch, kept, strict=True):
-            if isinstance(result, Kept):
-                self._say(waiting.arrival, result)
-        if refused:
-            self._say_refused(refused[0], len(refused))
-
-    def _keep(self, arrivals: Sequence[Arrival]) -> list[Kept | Exception]:
-        try:
-            return keep(self._redis, arrivals)
-        except RedisConnectionError:  # a connection that Redis closed meanwhile: keeping twice is harmless
-            return keep(self._redis, arrivals)
-
-    def _drain(self) -> list[_Waiting]:
-        """Whoever waits behind a batch that failed has waited long enough."""
-        drained: list[_Waiting] = []
-        for _ in range(self._queue.qsize()):
-            waiting = self._queue.get_nowait()
-            if waiting is None:
-                self._queue.put(None)
-                break
-            drained.append(waiting)
-        return drained
-
-    def _refuse(self, batch: Sequence[_Waiting], reason: str) -> None:
-        self._resolve(batch, [StoreUnavailable(reason)] * len(batch))
-        self._say_refused(reason, len(batch))
-
-    def _say_refused(self, reason: str, times: int) -> None:
-        """One line for a whole batch: a Redis that is down under load must not drown the log."""
-        self.counts["unavailable"] += times
-        self._log("webhook.unavailable", reason=reason, times=times)
-
-    def _resolve(self, batch: Sequence[_Waiting], results: Sequence[Kept | Exception]) -> None:
         assert self._loop is not None
+        while (batch := self._batches.get()) is not None:
+            now = monotonic()
+            late = sum(now - one.since > _LONGEST_WAIT_SECONDS for one in batch)  # they came first
+            results: list[Kept | StoreUnavailable] = [StoreUnavailable("Redis is too slow")] * late
+            fails = None
+            try:
+                results += self._kept([one.arrival for one in batch[late:]])
+            except RedisError as error:
+                fails = StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
+                self._note_store(str(error))
+            except Exception as error:  # noqa: BLE001 - this thread has to outlive every defect
+                fails = StoreUnavailable(f"unexpected {type(error).__name__}")
+            if fails is not None:
+                results += [fails] * (len(batch) - late)
+            self._loop.call_soon_threadsafe(self._answer, batch, results, fails)
+            self._ring(sum(isinstance(one, Kept) and one.wakes for one in results))
+            with log.together():
+                for waiting, result in zip(batch, results, strict=True):
+                    if isinstance(result, Kept):
+                        self._say(waiting.arrival, result)
 
-        def answer() -> None:
-            for waiting, result in zip(batch, results, strict=True):
-                if waiting.answered:
-                    continue
-                waiting.answered = True
-                self._held_bytes -= len(waiting.arrival.body)
-                if waiting.future.done():  # the sender has gone
-                    continue
-                if isinstance(result, Kept):
-                    waiting.future.set_result(result)
-                else:
-                    waiting.future.set_exception(StoreUnavailable(f"Redis refuses: {result}"))
-
-        self._loop.call_soon_threadsafe(answer)
+    def _kept(self, arrivals: Sequence[Arrival]) -> list[Kept | StoreUnavailable]:
+        """What became of each. Raises RedisError when Redis does not answer."""
+        if not arrivals:
+            return []
+        try:
+            results = keep(self._redis, arrivals)
+        except RedisConnectionError:  # a connection that Redis closed meanwhile: keeping twice is harmless
+            results = keep(self._redis, arrivals)
+        refused = [str(result) for result in results if isinstance(result, Exception)]
+        self._note_store(refused[0] if refused else None)
+        return [StoreUnavailable(f"Redis refuses: {one}") if isinstance(one, Exception) else one for one in results]
 
     def _ring(self, productions: int) -> None:
         if not productions:
@@ -178,15 +161,15 @@ class Intake:
     def _say(self, arrival: Arrival, kept: Kept) -> None:
         self.counts[kept.verdict] += 1
         fields: dict[str, object] = {}
-        if arrival.event is not None:
-            event = arrival.event
+        if arrival.envelope is not None:
+            envelope = arrival.envelope
             fields = {
-                "production_id": arrival.production_id,
-                "account_id": str(event.account_id),
-                "event_id": str(event.event_id),
-                "event_type": event.event_type,
-                "sequence_number": event.sequence_number,
-                "correlation_id": event.correlation_id,
+                "production_id": envelope.production_id,
+                "account_id": envelope.account_id,
+                "event_id": envelope.event_id,
+                "event_type": envelope.event_type,
+                "sequence_number": envelope.sequence_number,
+                "correlation_id": envelope.correlation_id,
             }
         if kept.verdict == "quarantined":
             fields |= {"reason": kept.reason, "deadletter_id": letter_id("event", event_key(arrival.body))}

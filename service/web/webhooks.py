@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
+from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from service import log
@@ -14,10 +12,10 @@ from service.core import signature
 from service.core.errors import InvalidSignature, StoreUnavailable, UnknownKey
 from service.store import heard
 from service.store.inbox import Arrival, arrival
+from service.web.connections import TOO_SLOW
 from service.web.hearing import Hearing
 from service.web.intake import Intake
 
-_LONGEST_BODY_SECONDS = 10.0
 _MOST_READING_BYTES = 64 * 1024 * 1024  # of all bodies that are arriving, before anybody knows who sent them
 _JSON = (b"content-type", b"application/json")
 _RETRY = (b"retry-after", b"2")
@@ -48,9 +46,12 @@ class WebhookEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
-            async with asyncio.timeout(_LONGEST_BODY_SECONDS):
-                body = await self._read(headers, receive)
+            body = await self._read(headers, receive)
             if body is None:
+                if scope["state"].get(TOO_SLOW):
+                    self._count_rejected(408, "the body took too long to arrive")
+                else:
+                    self._count_rejected(400, "the sender went away before the body was complete")
                 return
             signed_with = signature.verify(body, headers.get(signature.HEADER), self._keys)
         except InvalidSignature as error:
@@ -59,11 +60,9 @@ class WebhookEndpoint:
             await self._reject(send, 401, "INVALID_SIGNATURE", str(error))
         except _Refused as error:
             await self._reject(send, error.status, error.code, str(error))
-        except TimeoutError:
-            await self._reject(send, 408, "REQUEST_TIMEOUT", "the body took too long to arrive")
         else:
             self._hearing.heard(self._fingerprints[signed_with])
-            await self._keep(_without_data(arrival(body)), send)
+            await self._keep(arrival(body), send)
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes | None:
         """The raw body, at most `max_body_bytes` of it; None when the sender went away."""
@@ -76,7 +75,6 @@ class WebhookEndpoint:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    self._count_rejected(400, "the sender went away before the body was complete")
                     return None
                 chunk = message.get("body", b"")
                 size += len(chunk)
@@ -92,10 +90,10 @@ class WebhookEndpoint:
             self._reading_bytes -= size
 
     async def _keep(self, arrived: Arrival, send: Send) -> None:
-        event = arrived.event
-        if event is not None and not event.about_production:
-            self._log("webhook.test", event_id=str(event.event_id), correlation_id=event.correlation_id)
-            await _answer(send, 202, {"status": "accepted", "eventId": str(event.event_id)})
+        envelope = arrived.envelope
+        if envelope is not None and not envelope.about_production:
+            self._log("webhook.test", event_id=envelope.event_id, correlation_id=envelope.correlation_id)
+            await _answer(send, 202, {"status": "accepted", "eventId": envelope.event_id})
             return
         try:
             kept = await self._intake.hand_in(arrived)
@@ -105,15 +103,12 @@ class WebhookEndpoint:
                 (_RETRY,),
             )  # fmt: skip
             return
-        if kept.verdict == "quarantined":
-            answer = {"status": "quarantined", "reason": kept.reason}
-            if event is not None:
-                answer["eventId"] = str(event.event_id)
-            await _answer(send, 202, answer)
-        else:
-            assert event is not None
-            status = 202 if kept.verdict == "accepted" else 200
-            await _answer(send, status, {"status": kept.verdict, "eventId": str(event.event_id)})
+        answer: dict[str, str] = {"status": kept.verdict}
+        if kept.reason:
+            answer["reason"] = kept.reason
+        if envelope is not None:
+            answer["eventId"] = envelope.event_id
+        await _answer(send, 200 if kept.verdict == "duplicate" else 202, answer)
 
     async def _reject(self, send: Send, status: int, code: str, message: str) -> None:
         self._count_rejected(status, message)
@@ -126,17 +121,10 @@ class WebhookEndpoint:
         self._log("webhook.rejected", status=status, reason=reason)
 
 
-def _without_data(arrived: Arrival) -> Arrival:
-    """What waits for Redis is the text alone: once parsed it may take thirty times as much memory."""
-    if arrived.event is None:
-        return arrived
-    return replace(arrived, event=arrived.event.model_copy(update={"data": None}))
-
-
 async def _answer(
     send: Send, status: int, body: Mapping[str, str], more_headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
-    content = json.dumps(body).encode()
+    content = to_json(body)
     headers = [_JSON, (b"content-length", b"%d" % len(content)), *more_headers]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -1,145 +1,92 @@
-"""Runs every measurement a few times, references in between, and prints medians and ratios."""
+"""Runs every measurement, references in between, and prints a table of medians, spreads and ratios: `make bench`.
+
+`--only PART` for one part (again for another one), `--rounds N`, `--json FILE` for every single figure. A part that
+fails is named in the table, the others are measured all the same, and the exit code is 1.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import argparse
 import json
 import os
-import subprocess
+import platform
+import re
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from typing import Any
-from uuid import uuid4
-
-import urllib3
-from redis import Redis
+from time import monotonic
 
 from service import log
-from service.core.schedule import Intervals
-from service.store import inbox
 from tests.bench import polling
+from tests.bench.backlog import backlog, cost, visible
 from tests.bench.downloads import downloads
-from tests.bench.load import EVENTS_PER_PRODUCTION, KEY
-from tests.deployment import eventually, free_port
-from workers import advance, redis_server
+from tests.bench.intake import intake
+from tests.bench.lab import progress
+from tests.bench.table import Absent, Sample, markdown, raw, rows
 
 ROUNDS = 3
-EVENTS = 20_000
 FILE_BYTES = 2 * 1024 * 1024 * 1024
-DAY = timedelta(days=1)
 
 
-@contextmanager
-def _server(arguments: list[str], port: int, environment: dict[str, str]) -> Iterator[None]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", *arguments], env={**os.environ, **environment}, stdout=subprocess.DEVNULL
-    )
-    try:
-        eventually(lambda: _answers(port), what="the server")
-        yield
-    finally:
-        process.terminate()
-        process.wait()
+def _downloads(folder: Path, rounds: int) -> Iterator[Sample | Absent]:
+    folder.mkdir()
+    for what, mine, reference in downloads(folder, FILE_BYTES, rounds):
+        yield Sample(what, "", mine, "reference", reference)
 
 
-def _answers(port: int) -> bool:
-    try:
-        return urllib3.request("GET", f"http://127.0.0.1:{port}/healthz", retries=False, timeout=1).status > 0
-    except urllib3.exceptions.HTTPError:
-        return False
-
-
-def _load(port: int, events: int) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.load", str(port), str(events)], capture_output=True, check=True, timeout=120
-    )
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
-
-
-def intake(redis_url: str) -> Iterator[tuple[str, float, float]]:
-    """Events accepted a second, fsync always, 64 connections, against an endpoint that keeps nothing."""
-    ours, bare = free_port(), free_port()
-    environment = {
-        "REDIS_URL": redis_url,
-        "PORT": str(ours),
-        "JARAI_WEBHOOK_SECRETS": base64.urlsafe_b64encode(KEY).decode(),
-        "LOG_FORMAT": "json",
-    }
-    with (
-        _server(["service.cli", "web"], ours, environment),
-        _server(["tests.bench.bare", str(bare)], bare, {}),
-        Redis.from_url(redis_url) as redis,
-    ):
-        for port in (ours, bare):
-            _load(port, EVENTS // 4)
-        for _ in range(ROUNDS):
-            mine, reference = _load(ours, EVENTS), _load(bare, EVENTS)
-            redis.flushall()
-            yield "intake, events/s", mine["per_second"], reference["per_second"]
-            yield "intake, p99 in ms at saturation", mine["p99_ms"], reference["p99_ms"]
-
-
-def backlog(redis: Redis) -> Iterator[tuple[str, float, float]]:
-    """Events a second from 1,000 full inboxes into state, timeline and due times, against one HSET for each event."""
-    for _ in range(ROUNDS):
-        redis.flushall()
-        arrivals = [inbox.arrival(body) for body in _bodies(EVENTS)]
-        for first in range(0, EVENTS, 256):
-            inbox.keep(redis, arrivals[first : first + 256])
-        mine = _per_second(lambda: advance.drain(redis, Intervals(), DAY), EVENTS)
-        reference = _per_second(lambda: [redis.hset("reference", str(n), b"x" * 500) for n in range(EVENTS)], EVENTS)
-        yield "backlog, events/s", mine, reference
-
-
-def _bodies(count: int) -> Iterator[bytes]:
-    production = account = ""
-    for number in range(count):
-        if number % EVENTS_PER_PRODUCTION == 0:
-            production, account = str(uuid4()), str(uuid4())
-        event: dict[str, Any] = {
-            "eventId": str(uuid4()),
-            "eventType": "production.step.complete",
-            "productionId": production,
-            "accountId": account,
-            "timestamp": "2026-04-03T14:30:00Z",
-            "sequenceNumber": number % EVENTS_PER_PRODUCTION + 1,
-            "data": {"detail": hashlib.sha256(str(number).encode()).hexdigest() * 4},
-        }
-        yield json.dumps(event).encode()
-
-
-def _per_second(work: Callable[[], object], amount: int) -> float:
-    started = time.perf_counter()
-    work()
-    return amount / (time.perf_counter() - started)
+PARTS: Mapping[str, Callable[[Path, int], Iterator[Sample | Absent]]] = {
+    "intake": intake,
+    "backlog": backlog,
+    "visible": visible,
+    "cost": cost,
+    "downloads": _downloads,
+}
+WITHOUT_ROUNDS = {"polling": polling.main}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[*PARTS, *WITHOUT_ROUNDS], metavar="PART")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    chosen = options.only or [*PARTS, *WITHOUT_ROUNDS]
     log.configure("json", "error", ())
-    figures: dict[str, list[tuple[float, float]]] = {}
-    with (
-        tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as name,
-        redis_server.running(Path(name)) as url,
-        Redis.from_url(url) as redis,
-    ):
-        for measured in (intake(url), backlog(redis), downloads(Path(name), FILE_BYTES, ROUNDS)):
-            for what, mine, reference in measured:
-                figures.setdefault(what, []).append((mine, reference))
-    print(f"{'':<34}{'ours':>10}{'reference':>12}{'ratio':>8}{'min':>7}{'max':>7}")
-    for what, pairs in figures.items():
-        ratios = [mine / reference for mine, reference in pairs]
-        ours, theirs = median(mine for mine, _ in pairs), median(reference for _, reference in pairs)
-        print(f"{what:<34}{ours:>10,.1f}{theirs:>12,.1f}{median(ratios):>8.2f}{min(ratios):>7.2f}{max(ratios):>7.2f}")
-    print()
-    polling.main()
+    found: list[Sample | Absent] = []
+    failed: list[str] = []
+    began = monotonic()
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as name:
+        for part in [part for part in PARTS if part in chosen]:
+            try:
+                found.extend(PARTS[part](Path(name).resolve() / part, options.rounds))
+                progress(f"{part} done, {monotonic() - began:.0f} s so far")
+            except Exception as error:  # noqa: BLE001 - one part must not take the figures of the others with it
+                found.append(Absent(part, f"{type(error).__name__}: {error}"))
+                failed.append(part)
+    here = _here()
+    if found:
+        print(markdown(rows(found)))
+        print(f"\n{here['machine']}; Python {here['python']}; {options.rounds} rounds")
+    if options.json is not None:
+        options.json.write_text(json.dumps({**here, "rounds": options.rounds, "figures": raw(found)}, indent=1))
+    for part in [part for part in WITHOUT_ROUNDS if part in chosen]:
+        print()
+        WITHOUT_ROUNDS[part]()
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def _here() -> dict[str, str]:
+    """What the figures were measured on."""
+    described = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", described.read_text(), re.M) if described.is_file() else None
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+    }
 
 
 if __name__ == "__main__":

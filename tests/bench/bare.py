@@ -10,15 +10,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from service.core.errors import InvalidSignature
 from service.core.signature import verify
 from tests.bench.load import KEY
 
 
 async def webhook(request: Request) -> JSONResponse:
-    verify(await request.body(), request.headers["x-jarai-signature"].encode(), [KEY])
+    try:
+        verify(await request.body(), request.headers["x-jarai-signature"].encode(), [KEY])
+    except InvalidSignature:
+        return JSONResponse({"error": "INVALID_SIGNATURE"}, 401)
     return JSONResponse({"status": "accepted"}, 202)
 
 
 if __name__ == "__main__":
     app = Starlette(routes=[Route("/webhooks/jarai", webhook, methods=["POST"])])
-    uvicorn.run(app, port=int(sys.argv[1]), log_config=None, access_log=False)
+    uvicorn.run(app, port=int(sys.argv[1]), log_config=None, access_log=False, proxy_headers=False, server_header=False)

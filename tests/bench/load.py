@@ -1,98 +1,172 @@
-"""A load generator of its own process: many connections, each sends its next request when the last is answered."""
+"""A load generator in a process of its own: `python -m tests.bench.load PORT EVENTS [--rate A_SECOND]`.
+
+Closed loop: each connection sends its next request as soon as the last one is answered. With a rate, open loop: each
+request is due at its time whatever became of the others, and its latency counts from then, so that a server that stalls
+can't slow down the questions that would show it. Requests are made beforehand; one thread, one epoll, no framework.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import argparse
+import gc
 import hashlib
 import hmac
 import json
-import sys
+import select
+import socket
 import time
 import uuid
+from collections import deque
+from collections.abc import Sequence
+from math import inf
+from typing import Any
 
 KEY = b"k" * 32
 CONNECTIONS = 64
 EVENTS_PER_PRODUCTION = 20
+_PRODUCTIONS_AT_A_TIME = 50
+_SILENCE_SECONDS = 20.0
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, requests: list[bytes], latencies: list[float], done: asyncio.Future[None]) -> None:
-        self._requests, self._latencies, self._done = requests, latencies, done
-        self._transport: asyncio.Transport | None = None
-        self._sent_at = 0.0
-        self._answer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._next()
-
-    def data_received(self, data: bytes) -> None:
-        self._answer += data
-        head, end, body = self._answer.partition(b"\r\n\r\n")
-        if not end or len(body) < int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]):
-            return
-        if not head.startswith(b"HTTP/1.1 202"):
-            self._done.set_exception(RuntimeError(f"unexpected answer: {head[:200]!r}"))
-            return
-        self._answer = b""
-        self._latencies.append(time.perf_counter() - self._sent_at)
-        self._next()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(ConnectionError("the server ended the connection"))
-
-    def _next(self) -> None:
-        assert self._transport is not None
-        if not self._requests:
-            self._done.set_result(None)
-            return
-        self._sent_at = time.perf_counter()
-        self._transport.write(self._requests.pop())
+def event(production: str, number: int, account: str = "") -> bytes:
+    """A webhook's body of about 600 bytes."""
+    content = {
+        "eventId": str(uuid.uuid4()),
+        "eventType": "production.step.complete",
+        "productionId": production,
+        "accountId": account or str(uuid.uuid4()),
+        "timestamp": "2026-04-03T14:30:00Z",
+        "sequenceNumber": number,
+        "correlationId": str(uuid.uuid4()),
+        "truncated": False,
+        "data": {"step": 3, "name": "render", "detail": "x" * 250},
+    }
+    return json.dumps(content).encode()
 
 
-def _requests(count: int) -> list[bytes]:
-    made = []
-    production = account = ""
-    for number in range(count):
-        if number % EVENTS_PER_PRODUCTION == 0:
-            production, account = str(uuid.uuid4()), str(uuid.uuid4())
-        event = {
-            "eventId": str(uuid.uuid4()),
-            "eventType": "production.step.complete",
-            "productionId": production,
-            "accountId": account,
-            "timestamp": "2026-04-03T14:30:00Z",
-            "sequenceNumber": number % EVENTS_PER_PRODUCTION + 1,
-            "correlationId": str(uuid.uuid4()),
-            "truncated": False,
-            "data": {"step": 3, "name": "render", "detail": "x" * 250},
-        }
-        body = json.dumps(event).encode()
-        signature = hmac.new(KEY, body, hashlib.sha256).hexdigest()
-        head = (
-            f"POST /webhooks/jarai HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            f"X-JARAI-Signature: sha256={signature}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        made.append(head.encode() + body)
-    return made
+def events(count: int) -> list[bytes]:
+    """Bodies of productions with 20 events each, fifty of which run at the same time."""
+    made: list[bytes] = []
+    while len(made) < count:
+        running = [(str(uuid.uuid4()), str(uuid.uuid4())) for _ in range(_PRODUCTIONS_AT_A_TIME)]
+        numbers = range(1, EVENTS_PER_PRODUCTION + 1)
+        made += [event(production, number, account) for number in numbers for production, account in running]
+    return made[:count]
 
 
-async def _run(port: int, count: int) -> dict[str, float]:
-    requests = _requests(count)
-    latencies: list[float] = []
-    loop = asyncio.get_running_loop()
-    ends = [loop.create_future() for _ in range(CONNECTIONS)]
-    shares = [requests[first::CONNECTIONS] for first in range(CONNECTIONS)]
-    started = time.perf_counter()
-    for share, end in zip(shares, ends, strict=True):
-        await loop.create_connection(lambda s=share, e=end: _Connection(s, latencies, e), "127.0.0.1", port)  # type: ignore[misc]
-    await asyncio.gather(*ends)
-    seconds = time.perf_counter() - started
+def request(body: bytes, key: bytes = KEY) -> bytes:
+    """The bytes of a signed webhook."""
+    head = (
+        f"POST /webhooks/jarai HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        f"X-JARAI-Signature: sha256={hmac.digest(key, body, hashlib.sha256).hex()}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class Answers:
+    """Knows when an answer is whole. Heads repeat themselves, so each is read once."""
+
+    def __init__(self) -> None:
+        self._lengths: dict[bytes, int] = {}
+
+    def whole(self, data: bytes) -> bool:
+        head, end, body = data.partition(b"\r\n\r\n")
+        if not end:
+            return False
+        length = self._lengths.get(head)
+        if length is None:
+            if head[9:10] != b"2":
+                raise RuntimeError(f"unexpected answer: {data[:300]!r}")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            self._lengths[head] = length
+        return len(body) >= length
+
+
+def run(port: int, requests: Sequence[bytes], rate: float = 0.0, connections: int = CONNECTIONS) -> dict[str, Any]:
+    """Send all of them; `rate` in requests a second, 0: as fast as they are answered."""
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    poll = select.epoll()
+    for one in sockets:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        one.setblocking(False)
+        poll.register(one.fileno(), select.EPOLLIN)
+    by_file = {one.fileno(): one for one in sockets}
+    began, spent = time.perf_counter(), time.process_time()
+    latencies = _exchange(poll, by_file, requests, rate)
+    seconds, spent = time.perf_counter() - began, time.process_time() - spent
+    for one in sockets:
+        one.close()
     latencies.sort()
-    return {"per_second": count / seconds, "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000}
+    return {
+        "per_second": len(requests) / seconds,
+        "p50_ms": 1000 * latencies[len(latencies) // 2],
+        "p99_ms": 1000 * latencies[int(len(latencies) * 0.99)],
+        "max_ms": 1000 * latencies[-1],
+        "busy": spent / seconds,
+    }
+
+
+def _exchange(
+    poll: select.epoll, by_file: dict[int, socket.socket], requests: Sequence[bytes], rate: float
+) -> list[float]:
+    """The latencies in seconds."""
+    clock, whole = time.perf_counter, Answers().whole
+    free, latencies = deque(by_file), list[float]()
+    since: dict[int, float] = {}
+    parts: dict[int, bytes] = {}
+    interval = 1 / rate if rate else 0.0
+    start, position, total = clock(), 0, len(requests)
+    while len(latencies) < total:
+        due = inf
+        while free and position < total:
+            now = clock()
+            due = start + position * interval if rate else now
+            if due > now:
+                break
+            file = free.popleft()
+            since[file] = due
+            if by_file[file].send(requests[position]) != len(requests[position]):
+                raise RuntimeError("the server reads too slowly for a request")
+            position += 1
+            due = inf
+        for file, _ in _ready(poll, due - clock() if due < inf else _SILENCE_SECONDS, exact=due < inf):
+            data = by_file[file].recv(65536)
+            if not data:
+                raise ConnectionError("the server ended a connection")
+            if file in parts:
+                data = parts.pop(file) + data
+            if whole(data):
+                latencies.append(clock() - since[file])
+                free.append(file)
+            else:
+                parts[file] = data
+    return latencies
+
+
+def _ready(poll: select.epoll, seconds: float, exact: bool) -> list[tuple[int, int]]:
+    """`exact`: epoll itself counts in milliseconds, which is too coarse for when the next request is due."""
+    if exact:
+        if seconds > 0:
+            select.select([poll], [], [], seconds)
+        return poll.poll(0)
+    found = poll.poll(seconds)
+    if not found:
+        raise TimeoutError(f"no answer for {seconds:g} s")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("events", type=int)
+    parser.add_argument("--rate", type=float, default=0.0)
+    options = parser.parse_args()
+    requests = [request(body) for body in events(options.events)]
+    gc.freeze()
+    gc.disable()
+    print(json.dumps(run(options.port, requests, options.rate)))
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_run(int(sys.argv[1]), int(sys.argv[2])))))
+    main()

@@ -34,15 +34,15 @@ def nginx() -> Path | None:
 
 
 def _fetch_azurite(folder: Path) -> None:
-    _run("npm", "install", "--prefix", str(folder), "--no-save", "--no-package-lock", "--no-audit", "--no-fund",
+    run("npm", "install", "--prefix", str(folder), "--no-save", "--no-package-lock", "--no-audit", "--no-fund",
          "--ignore-scripts", "--loglevel=error", f"azurite@{AZURITE_VERSION}", folder=folder)  # fmt: skip
     (folder / "node_modules").rename(_whole(folder / "whole") / "node_modules")
 
 
-def _fetch_nginx(folder: Path) -> None:
-    _run("apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "nginx", "nginx-common", folder=folder)
+def fetch_nginx(folder: Path) -> None:
+    run("apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "nginx", "nginx-common", folder=folder)
     for package in folder.glob("*.deb"):
-        _run("dpkg-deb", "-x", str(package), str(_whole(folder / "whole")), folder=folder)
+        run("dpkg-deb", "-x", str(package), str(_whole(folder / "whole")), folder=folder)
 
 
 def _whole(folder: Path) -> Path:
@@ -50,7 +50,7 @@ def _whole(folder: Path) -> Path:
     return folder
 
 
-def _run(*command: str, folder: Path) -> None:
+def run(*command: str, folder: Path) -> None:
     """Raises OSError, or CalledProcessError with what was said. Ends it, with what it started, when it takes long."""
     with subprocess.Popen(
         command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -65,8 +65,8 @@ def _run(*command: str, folder: Path) -> None:
         raise subprocess.CalledProcessError(running.returncode, command, said)
 
 
-def _install(name: str, place: Path, fetch: Callable[[Path], None]) -> None:
-    """In a folder of its own, then renamed: who looks meanwhile finds it whole or not at all."""
+def install(place: Path, fetch: Callable[[Path], None]) -> str:
+    """In a folder of its own, then renamed: who looks meanwhile finds it whole or not at all. Says why it is absent."""
     try:
         FOLDER.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
@@ -74,14 +74,21 @@ def _install(name: str, place: Path, fetch: Callable[[Path], None]) -> None:
             (Path(temporary) / "whole").rename(place)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "output", None) or "").strip().splitlines()
-        print(f"{name} is absent, tests that need it are skipped: {said[-1] if said else error}", file=sys.stderr)
+        return said[-1] if said else str(error)
+    return ""
+
+
+def _install(name: str, place: Path, fetch: Callable[[Path], None]) -> None:
+    why = install(place, fetch)
+    if why:
+        print(f"{name} is absent, tests that need it are skipped: {why}", file=sys.stderr)
 
 
 def main() -> None:
     if azurite() is None:
         _install("Azurite", FOLDER / f"azurite-{AZURITE_VERSION}", _fetch_azurite)
     if nginx() is None:
-        _install("nginx", FOLDER / "nginx", _fetch_nginx)
+        _install("nginx", FOLDER / "nginx", fetch_nginx)
 
 
 if __name__ == "__main__":

@@ -377,3 +377,23 @@ def test_a_connection_reset_in_the_middle_of_an_answer_hurts_nobody(web: Web) ->
         connection.sendall(request(event(new_id(), 1)))
         connection.close()
     assert web.post(event(new_id(), 1)).status == 202
+
+
+def test_a_body_that_does_not_come_in_time_is_answered_408_and_logged_as_that(web: Web) -> None:
+    whole = request(event(new_id(), 1))
+    with web.connect(timeout=15) as slow:
+        slow.sendall(whole[:-1])
+        answer = everything(slow)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"REQUEST_TIMEOUT"' in answer
+    assert [line["status"] for line in web.lines() if line["event"] == "webhook.rejected"][-1] == 408
+
+
+def test_a_sender_that_waits_for_leave_to_send_its_body_gets_it(web: Web) -> None:
+    whole = request(event(new_id(), 1), b"Expect: 100-continue", b"Connection: close")
+    head, _, body = whole.partition(b"\r\n\r\n")
+    with web.connect() as polite:
+        polite.sendall(head + b"\r\n\r\n")
+        assert polite.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        polite.sendall(body)
+        assert everything(polite).startswith(b"HTTP/1.1 202 ")

@@ -64,7 +64,7 @@ def intake(wanted: Mapping[str, Any]) -> None:
         for number, answer in enumerate(answers):
             await answer
             os.write(output, b"%d\n" % number)
-        door.stop()
+        await door.stop()
 
     asyncio.run(keep())
 
