@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -24,7 +23,7 @@ EXPIRED = "PRODUCTION_EXPIRED"
 Source = Literal["webhook", "poll", "manifest"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `changed` copies it as a whole
 class Production:
     """All that is known of one production. Instants are aware UTC."""
 
@@ -194,17 +193,16 @@ class Production:
         return due if self.manifest_at is None else {**due, MANIFEST: self.manifest_at}
 
 
-_FIELDS = tuple(field.name for field in fields(Production))
-_values = attrgetter(*_FIELDS)
-_PLACES = {name: place for place, name in enumerate(_FIELDS)}
+_NAMES = frozenset(field.name for field in fields(Production))
 
 
 def changed(production: Production, **values: Any) -> Production:
-    """As `dataclasses.replace`, in less than half the time: it is called ten times for each observation."""
-    all_values = list(_values(production))
-    for name, value in values.items():
-        all_values[_PLACES[name]] = value
-    return Production(*all_values)
+    """As `dataclasses.replace`, at a tenth of its price: it is called ten times for each observation."""
+    if not values.keys() <= _NAMES:
+        raise TypeError(f"a production has no {sorted(values.keys() - _NAMES)}")
+    copy = object.__new__(Production)
+    vars(copy).update(vars(production), **values)
+    return copy
 
 
 # The name of everything that `advance` can tell, of what its commit adds, and of what becomes of its notices: for the
