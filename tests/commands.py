@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.processes import end_with_parent
+from workers.processes import ending_with_parent
 
 _MODULES = ("service.cli", "workers.check", "workers.rebuild", "workers.verify", "workers.storage.folder")
 
@@ -103,7 +103,7 @@ def _main() -> None:
         importlib.import_module(name)
     del sys.modules["service.cli"]  # it is run anew, as the program
     for line in iter(sys.stdin.readline, ""):
-        arrange_end = end_with_parent()
+        arrange_end = ending_with_parent()
         child = os.fork()
         if child == 0:
             _become(json.loads(line), arrange_end)

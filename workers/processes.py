@@ -106,13 +106,13 @@ class Processes:
             stdout=self._output,
             stderr=self._output,
             start_new_session=True,
-            preexec_fn=end_with_parent(),
+            preexec_fn=ending_with_parent(),
         )
         kept.started = monotonic()
         self._log("process.started", process=kept.name, pid=kept.process.pid)
 
 
-def end_with_parent() -> Callable[[], None]:
+def ending_with_parent() -> Callable[[], None]:
     """What a child calls before it becomes a program, so that Linux ends it when this process is killed."""
     if sys.platform != "linux":
         return lambda: None

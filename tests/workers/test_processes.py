@@ -71,8 +71,8 @@ def test_a_killed_launcher_leaves_no_child_behind(deployment: Deployment) -> Non
 
 _ORPHAN = """
 import os, time
-from workers.processes import end_with_parent
-arrange = end_with_parent()
+from workers.processes import ending_with_parent
+arrange = ending_with_parent()
 launcher = os.getpid()
 if os.fork() == 0:
     while os.getppid() == launcher:
