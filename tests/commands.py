@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.processes import end_with_parent
+from workers.processes import ending_with_parent
 
 _MODULES = ("service.cli", "workers.check", "workers.rebuild", "workers.verify", "workers.storage.folder")
 
@@ -83,7 +83,7 @@ def commands() -> Iterator[Commands]:
         made.end()
 
 
-def _become(wanted: Mapping[str, Any]) -> None:
+def _become(wanted: Mapping[str, Any], arrange_end: Callable[[], None]) -> None:
     """What a new process would have been given."""
     for number, (path, flags) in enumerate(
         [(os.devnull, os.O_RDONLY), *((path, os.O_WRONLY | os.O_CREAT) for path in wanted["streams"])]
@@ -91,7 +91,7 @@ def _become(wanted: Mapping[str, Any]) -> None:
         opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
-    end_with_parent()
+    arrange_end()
     os.environ.clear()
     os.environ.update(wanted["environment"])
     os.chdir(wanted["folder"])
@@ -103,9 +103,10 @@ def _main() -> None:
         importlib.import_module(name)
     del sys.modules["service.cli"]  # it is run anew, as the program
     for line in iter(sys.stdin.readline, ""):
+        arrange_end = ending_with_parent()
         child = os.fork()
         if child == 0:
-            _become(json.loads(line))
+            _become(json.loads(line), arrange_end)
             break
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)

@@ -9,7 +9,7 @@ import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import IO
@@ -106,13 +106,21 @@ class Processes:
             stdout=self._output,
             stderr=self._output,
             start_new_session=True,
-            preexec_fn=end_with_parent,
+            preexec_fn=ending_with_parent(),
         )
         kept.started = monotonic()
         self._log("process.started", process=kept.name, pid=kept.process.pid)
 
 
-def end_with_parent() -> None:
-    """For a child, before it becomes a program: Linux ends it when its launcher is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def ending_with_parent() -> Callable[[], None]:
+    """What a child calls before it becomes a program, so that Linux ends it when this process is killed."""
+    if sys.platform != "linux":
+        return lambda: None
+    launcher, libc = os.getpid(), ctypes.CDLL(None)
+
+    def arrange() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != launcher:  # killed since the fork: nobody would ever send that signal
+            os._exit(1)
+
+    return arrange

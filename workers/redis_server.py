@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from service.core.errors import ReceiverError
 from service.runtime import embedded_url_file
-from workers.processes import end_with_parent
+from workers.processes import ending_with_parent
 
 _START_SECONDS = 20.0
 _LONGEST_SOCKET_PATH = 100
@@ -67,7 +67,7 @@ def running(state_dir: Path) -> Iterator[str]:
         (folder / "redis.conf").write_text(f'{_CONFIG}dir "{folder}"\nunixsocket "{socket}"\n')
         process = subprocess.Popen(  # noqa: S603
             [find_binary(), str(folder / "redis.conf")], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True, preexec_fn=end_with_parent,
+            stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True, preexec_fn=ending_with_parent(),
         )  # fmt: skip
         url = f"unix://{quote(str(socket))}"
         try:

@@ -22,6 +22,8 @@ from service import log
 from tests.bench import polling
 from tests.bench.backlog import backlog, cost, visible
 from tests.bench.downloads import downloads
+from tests.bench.growth import growth
+from tests.bench.idle import idle
 from tests.bench.intake import intake
 from tests.bench.lab import progress
 from tests.bench.table import Absent, Sample, markdown, raw, rows
@@ -41,6 +43,8 @@ PARTS: Mapping[str, Callable[[Path, int], Iterator[Sample | Absent]]] = {
     "visible": visible,
     "cost": cost,
     "downloads": _downloads,
+    "idle": idle,
+    "growth": growth,
 }
 WITHOUT_ROUNDS = {"polling": polling.main}
 

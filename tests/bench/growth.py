@@ -12,7 +12,6 @@ import functools
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +22,12 @@ from uuid import uuid4
 import urllib3
 from redis import Redis
 
-from service import log
 from service.core.schedule import Intervals
 from service.runtime import Runtime
 from service.settings import load
 from service.store import due, inbox, productions
 from service.store.scripts import PREFIX
-from tests.bench.table import Absent, Sample
+from tests.bench.table import Sample
 from tests.deployment import ADMIN_TOKEN, eventually, free_port
 from tests.store.making import RETENTION, event, server
 from workers import advance
@@ -65,10 +63,10 @@ end
 """
 
 
-def growth() -> Iterator[Sample | Absent]:
-    """Bytes by kind of key and the time of each look, at each of the sizes."""
-    log.configure("json", "error", ())
-    with server() as redis, tempfile.TemporaryDirectory() as folder:
+def growth(folder: Path, rounds: int) -> Iterator[Sample]:
+    """Bytes by kind of key and the time of each look, at each of the sizes. Once: a time is a median already."""
+    folder.mkdir()
+    with server() as redis:
         _fill_for_real(redis, 1)  # scripts and tables that are there once
         redis.delete(*redis.scan_iter(f"{PREFIX}*"))
         empty_bytes, times = _used(redis), {}
@@ -80,7 +78,7 @@ def growth() -> Iterator[Sample | Absent]:
             per_production[size] = _bytes_by_kind(redis, size, _used(redis) - empty_bytes)
             yield from _of_bytes(size, per_production[size])
             if size in (SIZES[0], SIZES[-1]):
-                times[size] = _times(redis, Path(folder))
+                times[size] = _times(redis, folder)
         few, many = SIZES[0], SIZES[-1]
         yield Sample(f"Redis bytes each, at {many:,}", "bytes", per_production[many]["all"], f"at {few:,}",
                      per_production[few]["all"], at_most=1.1)  # fmt: skip
@@ -145,6 +143,8 @@ def _times(redis: Redis, folder: Path) -> dict[str, tuple[str, float | None, flo
                 "LOG_LEVEL": "error"}  # fmt: skip
     here = Runtime(load({**settings, "JARAI_API_KEY": "jarai_test_key"}, dotenv=None))
     poller, radar = Poller(here), Radar(here.redis, here.settings)
+    downloads = f"{PREFIX}download"
+    redis.zunionstore(downloads, {downloads: 0})  # all are due, also the copies of what was claimed
     poller._sweep()
     look = functools.partial(_ms, repetitions=_PAGES)
     found = {

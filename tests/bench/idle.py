@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from redis import Redis
 from service.store.scripts import PREFIX
 from tests.bench.load import EVENTS_PER_PRODUCTION, KEY
 from tests.bench.table import Absent, Sample
-from tests.deployment import eventually, free_port, memory_folder
+from tests.deployment import eventually, free_port
 from workers import redis_server
 
 SECONDS = 20  # as long as the slowest of what is done at intervals takes to come round
@@ -41,11 +40,12 @@ class _Look:
     wake_ups: int
 
 
-def idle() -> Iterator[Sample | Absent]:
-    """Redis, web, poller and the workers with their launcher; nobody to poll, somebody to notify."""
-    with tempfile.TemporaryDirectory(dir=memory_folder()) as name, redis_server.running(Path(name)) as url:
+def idle(folder: Path, rounds: int) -> Iterator[Sample | Absent]:
+    """Redis, web, poller and the workers with their launcher; nobody to poll, somebody to notify. Once: it is slow."""
+    folder.mkdir()
+    with redis_server.running(folder) as url:
         port = free_port()
-        with _deployment(Path(name), url, port), Redis.from_url(url) as redis:
+        with _deployment(folder, url, port), Redis.from_url(url) as redis:
             eventually(lambda: redis.scard("rq:workers") == _WORKERS and _is_ready(port), 40, "the deployment's start")
             time.sleep(_SETTLING_SECONDS)
             yield from _spent(redis, "nothing tracked")

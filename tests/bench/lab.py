@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.bench.field import Contestant
 from tests.bench.load import KEY
 from tests.deployment import eventually, free_port
 from workers import redis_server
-from workers.processes import end_with_parent
+from workers.processes import ending_with_parent
 
 ROOT = Path(__file__).parents[2]
 _ALL = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -111,7 +111,7 @@ class Lab:
         with open(log, "wb") as output:
             process = psutil.Popen(
                 [part.format(port=port) for part in command], env=self._environment(port), cwd=self.folder,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, preexec_fn=_begin,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, preexec_fn=_beginning(),
             )  # fmt: skip
         try:
             yield Program(process, port)
@@ -151,9 +151,14 @@ class Lab:
         return found
 
 
-def _begin() -> None:
-    end_with_parent()
-    pin(CONTESTANTS_CORES)
+def _beginning() -> Callable[[], None]:
+    arrange_end = ending_with_parent()
+
+    def begin() -> None:
+        arrange_end()
+        pin(CONTESTANTS_CORES)
+
+    return begin
 
 
 def pin(cores: Sequence[int]) -> None:

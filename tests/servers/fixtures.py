@@ -19,7 +19,7 @@ import urllib3
 from tests.deployment import eventually, free_port
 from tests.servers import install
 from tests.servers.stores import Azurite, S3Server
-from workers.processes import end_with_parent
+from workers.processes import ending_with_parent
 
 _START_SECONDS = 60.0
 _NGINX_CONFIG = """\
@@ -77,7 +77,7 @@ class Nginx:
         user = "user root;" if os.geteuid() == 0 else ""  # else it becomes nobody, who can't read a test's folder
         (self.folder / "nginx.conf").write_text(_NGINX_CONFIG % (user, http))
         command = [str(program), "-p", str(self.folder), "-c", "nginx.conf", "-e", "stderr"]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent) as process:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=ending_with_parent()) as process:
             try:
                 eventually(lambda: self._answers(process), what="nginx")
                 yield self
@@ -109,7 +109,7 @@ def _running(command: list[str], address: str, more: Mapping[str, str]) -> Itera
     environment = {**os.environ, **more}
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", preexec_fn=end_with_parent,
+        errors="replace", preexec_fn=ending_with_parent(),
     ) as process:  # fmt: skip
         said: list[str] = []
         listener = threading.Thread(target=_listen, args=(process, said), daemon=True)

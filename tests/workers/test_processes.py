@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -65,6 +67,24 @@ def test_a_killed_launcher_leaves_no_child_behind(deployment: Deployment) -> Non
     pids = children(deployment, 4)
     deployment.end("worker", signal.SIGKILL)
     eventually(lambda: not any(is_alive(pid) for pid in pids.values()), 10, "the children's end")
+
+
+_ORPHAN = """
+import os, time
+from workers.processes import ending_with_parent
+arrange = ending_with_parent()
+launcher = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == launcher:
+        time.sleep(0.01)
+    arrange()
+    print("lives on", flush=True)
+"""
+
+
+def test_a_child_whose_launcher_was_killed_before_it_could_ask_to_be_told_ends_by_itself() -> None:
+    done = subprocess.run([sys.executable, "-c", _ORPHAN], capture_output=True, check=True)
+    assert done.stdout == b""
 
 
 def test_who_is_to_be_notified_has_a_process_of_its_own(deployment: Deployment) -> None:
