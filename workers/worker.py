@@ -129,6 +129,7 @@ def work(queue: QueueName) -> None:
         worker.work(logging_level="WARNING")
         if worker.broken_off:  # Redis may have handed a bell out already: for the others it is rung again
             with contextlib.suppress(RedisError):  # the sweep does it within a second
+                jobs.listen_no_more(redis)
                 jobs.ring(redis, queue)
     except RedisError as error:
         log.get()("store.unavailable", error=f"{type(error).__name__}: {error}")

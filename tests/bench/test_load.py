@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.core.signature import verify
 from service.core.events import parse_envelope
+from service.core.signature import verify
 from tests.bench import load
 
 ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok"

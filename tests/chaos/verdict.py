@@ -14,7 +14,8 @@ Kind = Literal["unsettled", "lost", "doubled", "wrong", "given up", "left behind
 
 # What may stay in Redis of productions that are settled; everything else of ours has to be gone.
 _KEPT = ("production:", "events:", "timeline:", "index", "forget", "counts", "budget", "requests", "ready", "clock",
-         "deployment", "facts", "heard", "alive", "unaccounted", "radar", "experience", "told:")  # fmt: skip
+         "deployment", "facts", "heard", "alive", "unaccounted", "radar", "experience", "told:",
+         "news", "listening", "rung")  # fmt: skip
 TERMINAL = frozenset({"Published", "Failed", "Cancelled"})
 
 

@@ -55,8 +55,8 @@ def test_what_goes_on_raising_is_parked_under_dead_letters_with_its_cause(redis:
     assert (letter.kind, letter.production_id) == ("production", identity)
     assert letter.reason.startswith("ValidationError: ")
     printed = stream.getvalue()
-    assert printed.count('"event": "production.advance_failed"') == MOST_ADVANCE_ATTEMPTS
-    assert printed.count('"event": "deadletter.added"') == 1
+    assert printed.count('"event":"production.advance_failed"') == MOST_ADVANCE_ATTEMPTS
+    assert printed.count('"event":"deadletter.added"') == 1
 
 
 def test_other_productions_flow_on_beside_one_that_raises(redis: Redis) -> None:

@@ -252,7 +252,7 @@ def test_410_is_a_dead_letter_at_once_and_a_retry_delivers_it_under_the_same_id(
     [letter] = deadletters.newest(redis, 9)
     assert (letter.kind, letter.production_id, letter.id) == ("notice", identity, f"notice-{listening.got[0].id}")
     assert letter.reason.startswith("answered with 410")
-    assert said.getvalue().count('"event": "deadletter.added"') == 1
+    assert said.getvalue().count('"event":"deadletter.added"') == 1
     assert left_of_notices(redis) == []
     redis.delete(jobs.queue_key("notify"))
     assert operator.retry(redis, letter)

@@ -63,7 +63,7 @@ def test_a_file_whose_processing_always_raises_ends_as_a_dead_letter(bench: Benc
     with logged() as stream:
         for _ in range(14):
             bench.fetch()
-    assert '"event": "download.unexpected"' in stream.getvalue()
+    assert '"event":"download.unexpected"' in stream.getvalue()
     assert (bench.only(identity).state, bench.only(other).state) == ("failed", "stored")
     [letter] = deadletters.newest(bench.redis, 9)
     assert (letter.production_id, "unexpected ValueError" in letter.reason) == (identity, True)

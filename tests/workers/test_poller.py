@@ -289,8 +289,8 @@ def test_a_refused_key_is_said_and_no_production_pays_for_it(redis: Redis, simul
         assert asker(redis, simulator, "jarai_live_wrong").ask_once()
         take_in(redis)
     printed = stream.getvalue()
-    assert '"event": "jarai.refused"' in printed
-    assert '"code": "UNAUTHORIZED"' in printed
+    assert '"event":"jarai.refused"' in printed
+    assert '"code":"UNAUTHORIZED"' in printed
     assert "jarai_live_wrong" not in printed
     found = known(redis, identity)
     assert (found.refused, found.ask_failures) == (None, 0)

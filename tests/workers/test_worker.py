@@ -16,6 +16,8 @@ import pytest
 from redis import Redis
 
 from service import jobs
+from service.store.inbox import Kept
+from service.store.scripts import PREFIX
 from tests.deployment import eventually
 from tests.store.making import event, keep, new_id, server
 
@@ -107,3 +109,41 @@ def test_signals_at_any_moment_of_its_work_end_it_and_lose_nothing(tmp_path: Pat
             jobs.ring(redis, "advance")
             eventually(lambda: redis.zcard("jarai:dirty") == 0, what="the rest")
         assert redis.zcard("jarai:index") == len(ids)
+
+
+def test_one_that_has_just_worked_is_woken_without_a_job(tmp_path: Path) -> None:
+    with server("--appendonly", "yes") as redis, worker(redis, tmp_path):
+        for _ in range(3):
+            identity = new_id()
+            [kept] = keep(redis, event(identity, 1))
+            assert isinstance(kept, Kept)
+            assert not kept.wakes
+            eventually(lambda one=identity: redis.exists(f"{PREFIX}production:{one}"), 5)  # type: ignore[misc]
+        jobs.ring(redis, "advance")
+        eventually(lambda: not redis.llen(f"{PREFIX}rung"), what="the bell's end")
+        rung = {redis.hget(job, "origin") for job in redis.scan_iter("rq:job:*")}
+        assert b"advance" not in rung, "a job was needed"
+
+
+def test_many_bells_wake_the_others_with_jobs_as_well(redis: Redis) -> None:
+    redis.set(f"{PREFIX}listening", 1)
+    jobs.ring(redis, "advance", bells=3)
+    jobs.ring(redis, "advance", bells=1)
+    assert (redis.llen(f"{PREFIX}rung"), redis.llen("rq:queue:advance")) == (1, 2)
+
+
+def test_the_other_queues_are_woken_with_jobs(redis: Redis) -> None:
+    redis.set(f"{PREFIX}listening", 1)
+    jobs.ring(redis, "download")
+    assert (redis.llen(f"{PREFIX}rung"), redis.llen("rq:queue:download")) == (0, 1)
+
+
+def test_one_that_is_killed_while_it_listens_takes_no_bell_for_long(tmp_path: Path) -> None:
+    with server("--appendonly", "yes") as redis, worker(redis, tmp_path) as process:
+        process.kill()
+        process.wait()
+        keep(redis, event(new_id(), 1))
+        eventually(lambda: not redis.exists(f"{PREFIX}listening"), 5)
+        [kept] = keep(redis, event(new_id(), 1))
+        assert isinstance(kept, Kept)
+        assert kept.wakes
