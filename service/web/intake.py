@@ -132,11 +132,14 @@ class Intake:
             if fails is not None:
                 results += [fails] * (len(batch) - late)
             self._loop.call_soon_threadsafe(self._answer, batch, results, fails)
-            self._ring(sum(isinstance(one, Kept) and one.wakes for one in results))
-            with log.together():
-                for waiting, result in zip(batch, results, strict=True):
-                    if isinstance(result, Kept):
-                        self._say(waiting.arrival, result)
+            try:
+                self._ring(sum(isinstance(one, Kept) and one.wakes for one in results))
+                with log.together():
+                    for waiting, result in zip(batch, results, strict=True):
+                        if isinstance(result, Kept):
+                            self._say(waiting.arrival, result)
+            except Exception as error:  # noqa: BLE001 - everybody has an answer: the loop says what it was
+                self._loop.call_soon_threadsafe(_raise, error)
 
     def _kept(self, arrivals: Sequence[Arrival]) -> list[Kept | StoreUnavailable]:
         """What became of each. Raises RedisError when Redis does not answer."""
@@ -181,3 +184,7 @@ class Intake:
         if problem is None and self._store_down:
             self._log("store.available")
         self._store_down = problem is not None
+
+
+def _raise(error: Exception) -> None:
+    raise error
