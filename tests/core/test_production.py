@@ -22,7 +22,7 @@ from service.core.observations import (
     Observation,
     OperatorAsked,
 )
-from service.core.production import LIFE, TERMINAL, Production, from_json, to_json
+from service.core.production import LIFE, TERMINAL, Production, changed, from_json, to_json
 from service.core.retry import MOST_EMPTY_LISTS, MOST_LIST_ATTEMPTS, Failure
 from tests.core.given import (
     ACCOUNT_ID,
@@ -727,3 +727,12 @@ def test_a_question_that_is_answered_after_all_takes_its_dead_letter_back() -> N
     answer = change(answered("Producing", 200, knew=2), before=heard, seconds=200)
     assert answer.resolved == ("status",)
     assert change(answered("Producing", 300, knew=2), before=answer.production).resolved == ()
+
+
+def test_a_copy_is_changed_only_in_what_a_production_has() -> None:
+    before = Production(production_id="p", created_at=START)
+    after = changed(before, status="Queued")
+    assert (before.status, after.status) == (None, "Queued")
+    assert changed(after, status=None) == before
+    with pytest.raises(TypeError, match="statsu"):
+        changed(before, statsu="Queued")
