@@ -730,7 +730,7 @@ def test_a_question_that_is_answered_after_all_takes_its_dead_letter_back() -> N
 
 
 def test_a_copy_is_changed_only_in_what_a_production_has() -> None:
-    before = Production(production_id="p", created_at=START)
+    before = Production(production_id="p", created_at=at(0))
     after = changed(before, status="Queued")
     assert (before.status, after.status) == (None, "Queued")
     assert changed(after, status=None) == before
