@@ -63,6 +63,7 @@ class _Worker(SimpleWorker):
     wherever the code happens to be.
     """
 
+    _has_worked = False
     _waits = False
     broken_off = False  # in its wait for a bell: one may have been on its way
 
@@ -70,9 +71,10 @@ class _Worker(SimpleWorker):
         shutdown.request()
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
-        if timeout is not None and self.queue_names() == ["advance"]:
+        if self._has_worked and timeout is not None and self.queue_names() == ["advance"]:
             with contextlib.suppress(RedisError):  # RQ knows what to do then
                 self._listen()
+        self._has_worked = True  # by the next time
         self._waits = True
         try:
             return None if self._stop_requested else super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)

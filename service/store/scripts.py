@@ -147,10 +147,11 @@ def _send(redis: Redis, calls: Sequence[tuple[Script, tuple[Any, ...]]]) -> list
 
 # most bells, then id, sequence number, body, and so on -> for each: 1 newly dirty, and more bells are of use;
 # 0 accepted; -1 the same again; the other body of that number; or an error, which leaves the others alone
+# As many as one bell is for go to whoever listens.
 ACCEPT = Script("""
 local now, out = now_ms(), {}
-local listening, fresh = redis.call('EXISTS', P..'listening') == 1, false
-local enough = listening or redis.call('LLEN', 'rq:queue:advance') >= tonumber(ARGV[1])
+local listening, fresh = redis.call('EXISTS', P..'listening') == 1, 0
+local enough = redis.call('LLEN', 'rq:queue:advance') >= tonumber(ARGV[1])
 local function accept(id, number, body)
   local last = forgotten(id)
   if last and tonumber(number) <= tonumber(last) then return -1 end
@@ -161,14 +162,14 @@ local function accept(id, number, body)
   end
   redis.call('RPUSH', P..'inbox:'..id, 'e'..number..' '..now)
   local newly = dirty(id, now)
-  fresh = fresh or newly == 1
-  return enough and 0 or newly
+  fresh = fresh + newly
+  return (enough or (listening and fresh <= 16)) and 0 or newly
 end
 for i = 2, #ARGV, 3 do
   local fine, answer = pcall(accept, ARGV[i], ARGV[i + 1], ARGV[i + 2])
   out[#out + 1] = fine and answer or {err = type(answer) == 'table' and answer.err or answer}
 end
-if fresh and listening and redis.call('LLEN', P..'rung') == 0 then redis.call('RPUSH', P..'rung', 1) end
+if fresh > 0 and listening and redis.call('LLEN', P..'rung') == 0 then redis.call('RPUSH', P..'rung', 1) end
 return out
 """)
 

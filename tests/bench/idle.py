@@ -18,6 +18,7 @@ import psutil
 import urllib3
 from redis import Redis
 
+from service.jobs import QUEUES, queue_key
 from service.store.scripts import PREFIX
 from tests.bench.load import EVENTS_PER_PRODUCTION, KEY
 from tests.bench.table import Absent, Sample
@@ -47,19 +48,28 @@ def idle(folder: Path, rounds: int) -> Iterator[Sample | Absent]:
         port = free_port()
         with _deployment(folder, url, port), Redis.from_url(url) as redis:
             eventually(lambda: redis.scard("rq:workers") == _WORKERS and _is_ready(port), 40, "the deployment's start")
-            time.sleep(_SETTLING_SECONDS)
+            _settle(redis)
             yield from _spent(redis, "nothing tracked")
             rest = dict(_memory())
             load = [sys.executable, "-m", "tests.bench.load", str(port), str(EVENTS)]
             subprocess.run(load, check=True, timeout=120, stdout=subprocess.DEVNULL)
             eventually(lambda: redis.zcard(f"{PREFIX}dirty") + _due(redis, "download") == 0, 90, "the end of the work")
-            time.sleep(_SETTLING_SECONDS)
+            _settle(redis)
             tracked = f"{EVENTS // EVENTS_PER_PRODUCTION:,} under way"
             yield from _spent(redis, tracked)
             for process, (pss, peak) in _memory():
                 yield Sample(f"memory of {process} after {EVENTS:,} events (PSS)", "MiB", pss, "at rest",
                              rest[process][0])  # fmt: skip
                 yield Sample(f"memory of {process}, the most (RSS)", "MiB", peak, "until then", rest[process][1])
+
+
+def _settle(redis: Redis) -> None:
+    """A worker of `advance` that has started or worked listens for twenty seconds: three commands a second more."""
+    calm_since = time.monotonic()
+    while time.monotonic() - calm_since < _SETTLING_SECONDS:
+        if redis.exists(f"{PREFIX}listening", *map(queue_key, QUEUES)):
+            calm_since = time.monotonic()
+        time.sleep(0.2)
 
 
 def _spent(redis: Redis, when: str) -> Iterator[Sample | Absent]:

@@ -31,6 +31,18 @@ def test_only_the_first_event_of_a_waiting_production_wakes_a_worker(redis: Redi
     assert [one.wakes for one in kept if isinstance(one, Kept)] == [True, False, False]
 
 
+def test_a_worker_that_listens_takes_as_much_as_one_bell_is_for_and_the_rest_wakes_others(redis: Redis) -> None:
+    redis.set(f"{PREFIX}listening", 1)
+    kept = keep(redis, *(event(new_id(), 1) for _ in range(20)))
+    assert [one.wakes for one in kept if isinstance(one, Kept)] == [False] * 16 + [True] * 4
+    assert redis.llen(f"{PREFIX}rung") == 1
+
+
+def test_enough_bells_are_enough(redis: Redis) -> None:
+    redis.rpush("rq:queue:advance", *range(8))
+    assert keep(redis, event(new_id(), 1)) == [Kept("accepted")]
+
+
 def test_the_same_event_again_is_a_duplicate_and_leaves_one_entry(redis: Redis) -> None:
     identity = new_id()
     body = event(identity, 1)

@@ -78,9 +78,13 @@ def test_a_signal_ends_it_at_once_while_it_waits(tmp_path: Path, number: signal.
         assert redis.scard("rq:workers") == 0
 
 
-def test_a_bell_that_comes_in_the_moment_of_its_end_is_rung_again_for_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_bell_that_comes_in_the_moment_of_its_end_is_rung_again_for_the_others(tmp_path: Path, listens: bool) -> None:
     """Redis has handed it out already, and it is not going to be answered."""
     with server("--appendonly", "yes") as redis, worker(redis, tmp_path) as process:
+        if listens:
+            _has_worked(redis)
+            eventually(lambda: _waits(redis), what="the wait for a bell")
         process.send_signal(signal.SIGSTOP)
         jobs.ring(redis, "advance")
         assert redis.llen("rq:queue:advance") == 0, "it has got the bell, and does not know yet"
@@ -113,6 +117,8 @@ def test_signals_at_any_moment_of_its_work_end_it_and_lose_nothing(tmp_path: Pat
 
 def test_one_that_has_just_worked_is_woken_without_a_job(tmp_path: Path) -> None:
     with server("--appendonly", "yes") as redis, worker(redis, tmp_path):
+        assert not redis.exists(f"{PREFIX}listening"), "it has not worked yet, and nobody pays for its listening"
+        _has_worked(redis)
         for _ in range(3):
             identity = new_id()
             [kept] = keep(redis, event(identity, 1))
@@ -121,8 +127,13 @@ def test_one_that_has_just_worked_is_woken_without_a_job(tmp_path: Path) -> None
             eventually(lambda one=identity: redis.exists(f"{PREFIX}production:{one}"), 5)  # type: ignore[misc]
         jobs.ring(redis, "advance")
         eventually(lambda: not redis.llen(f"{PREFIX}rung"), what="the bell's end")
-        rung = {redis.hget(job, "origin") for job in redis.scan_iter("rq:job:*")}
+        rung = [redis.hget(job, "origin") for job in redis.scan_iter("rq:job:*")]
         assert b"advance" not in rung, "a job was needed"
+
+
+def _has_worked(redis: Redis) -> None:
+    jobs.ring(redis, "advance")
+    eventually(lambda: redis.exists(f"{PREFIX}listening") and not redis.keys("rq:job:*"), what="the listening")
 
 
 def test_many_bells_wake_the_others_with_jobs_as_well(redis: Redis) -> None:
@@ -140,6 +151,7 @@ def test_the_other_queues_are_woken_with_jobs(redis: Redis) -> None:
 
 def test_one_that_is_killed_while_it_listens_takes_no_bell_for_long(tmp_path: Path) -> None:
     with server("--appendonly", "yes") as redis, worker(redis, tmp_path) as process:
+        _has_worked(redis)
         process.kill()
         process.wait()
         keep(redis, event(new_id(), 1))
