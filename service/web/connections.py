@@ -79,8 +79,6 @@ class _WholeAnswer:
             self._head = b""
 
     def close(self) -> None:
-        if self._head:
-            self.write(b"")
         self._transport.close()
 
     def is_closing(self) -> bool:

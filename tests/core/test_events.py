@@ -79,6 +79,7 @@ def test_a_field_that_can_not_be_used_is_named_without_its_value(name: str, valu
         parse(body(**{name: value}))  # type: ignore[arg-type]
     assert str(refusal.value).startswith(f"{name}: ")
     assert "geheim" not in str(refusal.value)
+    assert "pattern" not in str(refusal.value), "one usual spelling is not all that is taken"
 
 
 @pytest.mark.parametrize("name", ["eventId", "eventType", "productionId", "accountId", "timestamp", "sequenceNumber"])

@@ -407,6 +407,15 @@ def test_redis_emptied_amid_quiet_is_said_within_seconds(
         eventually(lambda: "store.emptied" in said.getvalue(), 3)
 
 
+def test_a_clock_that_was_set_back_amid_quiet_is_noticed_though_it_is_nobodys_news(
+    redis: Redis, redis_url: str, simulator: Running, tmp_path: Path
+) -> None:
+    with logged() as said, polling(runtime(redis_url, simulator, tmp_path, JARAI_API_KEY="")):
+        eventually(lambda: redis.exists(f"{PREFIX}clock"), what="the first look")
+        redis.set(f"{PREFIX}clock", int(redis.time()[0] + 3600) * 1000)
+        eventually(lambda: "clock.set_back" in said.getvalue(), 14, "the line that says so")
+
+
 def _scripts(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 

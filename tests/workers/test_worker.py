@@ -136,6 +136,13 @@ def _has_worked(redis: Redis) -> None:
     eventually(lambda: redis.exists(f"{PREFIX}listening") and not redis.keys("rq:job:*"), what="the listening")
 
 
+def test_one_that_listens_takes_jobs_as_well(tmp_path: Path) -> None:
+    with server("--appendonly", "yes") as redis, worker(redis, tmp_path):
+        _has_worked(redis)
+        jobs.ring(redis, "advance", bells=2)
+        eventually(lambda: not redis.llen("rq:queue:advance"), 5, "the job's turn")
+
+
 def test_many_bells_wake_the_others_with_jobs_as_well(redis: Redis) -> None:
     redis.set(f"{PREFIX}listening", 1)
     jobs.ring(redis, "advance", bells=3)

@@ -1,0 +1,77 @@
+"""Group commit in one process: what waits too long, or behind a batch that failed, is refused; what is kept has room."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+from redis import Redis
+
+from service.core.errors import StoreUnavailable
+from service.store.connection import connect
+from service.store.inbox import Arrival, Kept, arrival
+from service.web.intake import Intake
+from tests.store.making import event, logged, new_id
+
+_MEBI = 1024 * 1024
+
+
+async def refusals(intake: Intake, arrivals: Sequence[Arrival], block_seconds: float = 0.0) -> list[str]:
+    """Why each was refused; empty for what is kept. For so long the loop is kept from doing anything else."""
+    intake.start()
+    futures = [intake.hand_in(one) for one in arrivals]
+    time.sleep(block_seconds)
+    found = await asyncio.gather(*futures, return_exceptions=True)
+    await intake.stop()
+    assert all(isinstance(one, Kept | StoreUnavailable) for one in found)
+    return [str(one) if isinstance(one, StoreUnavailable) else "" for one in found]
+
+
+@contextmanager
+def unreachable(redis: Redis) -> Iterator[Redis]:
+    """Nobody answers there."""
+    client = connect(f"unix://{redis.connection_pool.connection_kwargs['path']}.gone", timeout_seconds=0.4)
+    yield client
+    client.close()
+
+
+def test_more_than_one_batch_is_kept_in_the_order_of_its_arrival(redis: Redis) -> None:
+    identity = new_id()
+    arrivals = [arrival(event(identity, number)) for number in range(1, 601)]
+    assert set(asyncio.run(refusals(Intake(redis), arrivals))) == {""}
+    inbox = redis.lrange(f"jarai:inbox:{identity}", 0, -1)
+    assert [int(entry.split()[0][1:]) for entry in inbox] == [*range(1, 601)]
+
+
+def test_whoever_waits_behind_a_batch_that_failed_is_refused_with_it(redis: Redis) -> None:
+    arrivals = [arrival(event(new_id(), 1)) for _ in range(600)]
+    with unreachable(redis) as nobody, logged() as said:
+        found = asyncio.run(refusals(Intake(nobody), arrivals))
+    assert set(found) == {"Redis does not answer: ConnectionError"}
+    lines = [json.loads(line) for line in said.getvalue().splitlines()]
+    assert [line["times"] for line in lines if line["event"] == "webhook.unavailable"] == [600]
+
+
+def test_what_has_waited_too_long_for_an_answer_in_time_is_not_even_tried(redis: Redis) -> None:
+    found = asyncio.run(refusals(Intake(redis), [arrival(event(new_id(), 1))], block_seconds=0.9))
+    assert found == ["Redis is too slow"]
+    assert not redis.exists("jarai:dirty")
+
+
+def test_more_than_there_is_room_for_is_refused_at_once_and_room_comes_back(redis: Redis) -> None:
+    async def crowd() -> None:
+        intake = Intake(redis)
+        intake.start()
+        large = Arrival(b"x" * 8 * _MEBI, None, "too large to be an event")
+        held = [intake.hand_in(large) for _ in range(8)]
+        with pytest.raises(StoreUnavailable):
+            intake.hand_in(large)
+        assert {(await one).verdict for one in held} == {"quarantined"}
+        assert (await intake.hand_in(large)).verdict == "quarantined"
+        await intake.stop()
+
+    asyncio.run(crowd())
