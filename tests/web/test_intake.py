@@ -1,4 +1,4 @@
-"""Group commit in one process: what waits too long, or behind a batch that failed, is refused; what is kept has room."""
+"""Group commit in one process: what waits too long, or behind a batch that failed, is refused; what is kept is kept."""
 
 from __future__ import annotations
 
@@ -75,3 +75,14 @@ def test_more_than_there_is_room_for_is_refused_at_once_and_room_comes_back(redi
         await intake.stop()
 
     asyncio.run(crowd())
+
+
+def test_what_was_handed_in_is_finished_before_it_ends(redis: Redis) -> None:
+    async def begin_and_end() -> list[asyncio.Future[Kept]]:
+        intake = Intake(redis)
+        intake.start()
+        futures = [intake.hand_in(arrival(event(new_id(), 1))) for _ in range(600)]
+        await intake.stop()
+        return futures
+
+    assert {one.done() and one.result().verdict for one in asyncio.run(begin_and_end())} == {"accepted"}
