@@ -88,9 +88,7 @@ def _settings(runtime: Runtime) -> Iterator[Line]:
 
 def _redis(runtime: Runtime) -> Iterator[Line]:
     try:
-        started = time.monotonic()
-        runtime.redis.ping()
-        latency = (time.monotonic() - started) * 1000
+        latency = min(_ping_ms(runtime.redis) for _ in range(3))  # who is too far away is so every time
         problems = safety_problems(runtime.redis)
     except (RedisError, ReceiverError) as error:
         yield Line("redis", "broken", f"does not answer: {error}; start it, or set REDIS_URL (`up` brings its own)")
@@ -106,6 +104,12 @@ def _redis(runtime: Runtime) -> Iterator[Line]:
         yield Line("durability", "broken", f"Redis may lose accepted events: {problem}")
     if not problems:
         yield Line("durability", "ok", "append-only file on, nothing is evicted")
+
+
+def _ping_ms(redis: Redis) -> float:
+    started = time.monotonic()
+    redis.ping()
+    return (time.monotonic() - started) * 1000
 
 
 def _storage(runtime: Runtime) -> Iterator[Line]:

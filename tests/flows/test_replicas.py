@@ -146,8 +146,8 @@ def _equal(deployment: Deployment, production: dict[str, Any]) -> None:
 @pytest.mark.timeout(120)
 def test_many_of_every_process_with_nothing_to_do_leave_redis_alone(replicas: Deployment, store: Redis) -> None:
     """Measured while each poller asks for news six times or so; a bound for each process, and no bell."""
-    eventually(lambda: store.zcard(f"{PREFIX}download") + store.zcard(f"{PREFIX}ask") == 0, 40, "the end of all work")
-    eventually(lambda: not (store.llen("rq:queue:advance") or store.llen("rq:queue:download")), what="quiet")
+    due = [f"{PREFIX}{name}" for name in ("dirty", "download", "ask", "rung")]
+    eventually(lambda: not store.exists(*due, "rq:queue:advance", "rq:queue:download"), 40, "the end of all work")
     bells, before, began = _jobs(store), _commands(store), _seconds(store)
     eventually(lambda: _commands(store)["get"] >= before["get"] + 6 * POLLERS, what="the looks")
     spent = _commands(store) - before
