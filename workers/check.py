@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
+from redis import Redis
 from redis.exceptions import RedisError
 from urllib3.util import Timeout
 
