@@ -147,7 +147,9 @@ def _equal(deployment: Deployment, production: dict[str, Any]) -> None:
 def test_many_of_every_process_with_nothing_to_do_leave_redis_alone(replicas: Deployment, store: Redis) -> None:
     """Measured while each poller asks for news six times or so; a bound for each process, and no bell."""
     due = [f"{PREFIX}{name}" for name in ("dirty", "download", "ask", "rung")]
-    eventually(lambda: not store.exists(*due, "rq:queue:advance", "rq:queue:download"), 40, "the end of all work")
+    for queue in ("advance", "download"):  # what waits, what is on its way, what is being run
+        due += [f"rq:queue:{queue}", f"rq:queue:{queue}:intermediate", f"rq:wip:{queue}"]
+    eventually(lambda: not store.exists(*due), 40, "the end of all work")
     bells, before, began = _jobs(store), _commands(store), _seconds(store)
     eventually(lambda: _commands(store)["get"] >= before["get"] + 6 * POLLERS, what="the looks")
     spent = _commands(store) - before

@@ -1,0 +1,68 @@
+"""What a request leaves behind in the process that answered it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from service.runtime import Runtime
+from service.settings import load
+from service.web.app import create, listen
+from service.web.connections import Connection
+from tests.deployment import eventually
+from tests.store.making import event, new_id
+from tests.web.conftest import SECRETS, request
+
+REQUESTS = 200
+
+
+@contextlib.contextmanager
+def running(redis_url: str) -> Iterator[int]:
+    """The web's application behind its own protocol, in this process; its port."""
+    settings = load({"REDIS_URL": redis_url, "JARAI_WEBHOOK_SECRETS": SECRETS[0]}, dotenv=None)
+    config = uvicorn.Config(
+        create(Runtime(settings)), http=Connection, ws="none", log_config=None, access_log=False, limit_concurrency=9
+    )
+    server = uvicorn.Server(config)
+    listening = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        eventually(lambda: server.started, what="the server's start")
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(15)
+
+
+def answered(connection: socket.socket, body: bytes) -> None:
+    connection.sendall(request(body))
+    answer = b""
+    while b'"eventId"' not in answer:
+        answer += connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 202 ")
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_webhook_leaves_no_garbage_that_only_a_collection_finds(redis_url: str) -> None:
+    """Each collection stops every request for as long as it takes: tens of milliseconds among a few thousand events."""
+    bodies = [event(new_id(), 1) for _ in range(REQUESTS)]
+    with running(redis_url) as port, socket.create_connection(("127.0.0.1", port), 10) as connection:
+        answered(connection, event(new_id(), 1))
+        gc.collect()
+        for body in bodies:
+            answered(connection, body)
+        assert gc.collect() < REQUESTS / 10
