@@ -191,7 +191,6 @@ class _Held(threading.local):
 _held = _Held()
 _quick: _Quick | None = None
 _DEEPEST = 8
-_PLAIN = frozenset((str, int, type(None)))
 _EXPECTED = ("redis.exceptions", "rq.exceptions")  # Redis in trouble, and what RQ makes of it
 _TRACE = "\nTraceback (most recent call last):\n"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -297,17 +296,23 @@ class _Quick:
         """False: something in it needs care, and nothing was written."""
         if _LEVELS[level] < self._least:
             return True
-        if not _PLAIN.issuperset(map(type, fields.values())):
-            return False
-        line = {"timestamp": datetime.now(UTC).isoformat()[:-6] + "Z", "level": level, "event": name}
-        line |= {name: value for name, value in fields.items() if value is not None}
+        now = datetime.now(UTC).replace(tzinfo=None).isoformat()
+        line: dict[str, object] = {"timestamp": now + "Z", "level": level, "event": name}
+        for field, value in fields.items():
+            if type(value) is str or type(value) is int:
+                line[field] = value
+            elif value is not None:
+                return False
         try:
             text = to_json(line).decode()
         except ValueError:  # half a surrogate pair
             return False
         lowered = text.lower()
-        if not text.isascii() or any(mark in lowered for mark in self._suspicious):
+        if not text.isascii():
             return False
+        for mark in self._suspicious:
+            if mark in lowered:
+                return False
         self._stream.write(text + "\n")
         self._stream.flush()
         return True

@@ -64,10 +64,7 @@ def replay_dry(redis: Redis, stored: Production) -> tuple[int, tuple[Difference,
 def retry(redis: Redis, letter: deadletters.DeadLetter) -> bool:
     """Try again what was given up. False: it can't be used (still, or any more), and stays."""
     if letter.kind == "event":
-        kept = inbox.keep(redis, [inbox.arrival(letter.body or b"")])[0]
-        if isinstance(kept, Exception):
-            raise kept
-        if kept.verdict == "quarantined":
+        if not inbox.keep_after_all(redis, letter.body or b""):
             return False
         jobs.ring(redis, "advance")
     elif letter.kind == "production":

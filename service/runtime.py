@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from service import log
 from service.core.errors import SettingsError, StoreUnavailable
 from service.settings import DEFAULT_REDIS_URL, Settings, Watcher, load
-from service.store.connection import connect, safety_problems
+from service.store.connection import connect, connect_async, safety_problems
 
 if TYPE_CHECKING:
     from service.jarai import Jarai
@@ -36,6 +37,10 @@ class Runtime:
     def intake_redis(self) -> Redis:
         """A client that gives up in time for a 503 within two seconds."""
         return connect(redis_url(self.settings), timeout_seconds=INTAKE_TIMEOUT_SECONDS)
+
+    def intake_async_redis(self) -> AsyncRedis:
+        """The same for an event loop."""
+        return connect_async(redis_url(self.settings), timeout_seconds=INTAKE_TIMEOUT_SECONDS)
 
     @cached_property
     def jarai(self) -> Jarai:

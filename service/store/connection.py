@@ -7,6 +7,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -20,21 +23,31 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
 
     `redis+sentinel://[:password@]host:port,host:port/name/db` asks Sentinels for the master called `name`.
     """
+    client: Redis = _connect(Redis, Sentinel, Retry(NoBackoff(), 0), url, timeout_seconds)
+    return client
+
+
+def connect_async(url: str, *, timeout_seconds: float) -> AsyncRedis:
+    """The same for the event loop in which it is first used."""
+    client: AsyncRedis = _connect(AsyncRedis, AsyncSentinel, AsyncRetry(NoBackoff(), 0), url, timeout_seconds)
+    return client
+
+
+def _connect(client: Any, sentinels: Any, retry: object, url: str, timeout_seconds: float) -> Any:
     options: dict[str, Any] = {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": retry,
         "health_check_interval": 0,
     }
     if not url.startswith("redis+sentinel://"):
-        return Redis.from_url(url, **options)
+        return client.from_url(url, **options)
     parts = urlsplit(url)
     hosts = [host.rpartition(":") for host in parts.netloc.rpartition("@")[2].split(",")]
     name, _, database = parts.path.strip("/").partition("/")
-    sentinel: Any = Sentinel([(host or port, int(port) if host else 26379) for host, _, port in hosts], **options)  # type: ignore[no-untyped-call]
+    sentinel = sentinels([(host or port, int(port) if host else 26379) for host, _, port in hosts], **options)
     password = unquote(parts.netloc.rpartition("@")[0].rpartition(":")[2]) or None
-    client: Redis = sentinel.master_for(name or "mymaster", db=int(database or 0), password=password, **options)
-    return client
+    return sentinel.master_for(name or "mymaster", db=int(database or 0), password=password, **options)
 
 
 def safety_problems(redis: Redis) -> list[str]:

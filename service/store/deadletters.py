@@ -12,7 +12,7 @@ from typing import Any, Literal
 from redis import Redis
 
 from service.core.redaction import redact
-from service.store.scripts import BURY, PREFIX, Script, moment
+from service.store.scripts import PREFIX, moment
 
 Kind = Literal["event", "production", "deliverable", "question", "notice"]
 INDEX = f"{PREFIX}deadletters"
@@ -63,11 +63,10 @@ def letter_id(kind: Kind, key: str) -> str:
     return f"{kind}-{key}"
 
 
-def bury_call(
-    kind: Kind, key: str, reason: str, *, production_id: str = "", body: bytes | None = None
-) -> tuple[Script, tuple[Any, ...]]:
-    """The call that adds a dead letter; the same one twice is one."""
-    return BURY, (letter_id(kind, key), *fields(kind, reason, production_id=production_id, body=body))
+def event_letter(body: bytes, reason: str, production_id: str) -> list[Any]:
+    """One event among the arguments of BURY; the same one twice is one dead letter."""
+    flat = fields("event", reason, production_id=production_id, body=body)
+    return [letter_id("event", event_key(body)), len(flat), *flat]
 
 
 def newest(redis: Redis, limit: int) -> list[DeadLetter]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from service.store.scripts import NOTE_HEARD, PREFIX, moment
 
@@ -27,9 +28,9 @@ class Heard:
         return max(self.by_key.values(), default=None)
 
 
-def note(redis: Redis, names: Collection[str]) -> None:
+async def note(redis: AsyncRedis, names: Collection[str]) -> None:
     """Webhooks came just now, signed with the keys of these fingerprints, or REFUSED."""
-    NOTE_HEARD.run(redis, *names)
+    await NOTE_HEARD.run_async(redis, *names)
 
 
 def read(redis: Redis) -> Heard:

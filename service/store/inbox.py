@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ResponseError
 
 from service import jobs
 from service.core import events, observations
 from service.core.errors import MalformedEvent
-from service.store.deadletters import bury_call, event_key
-from service.store.scripts import ACCEPT, OBSERVE, Script, run_all
+from service.store.deadletters import event_letter
+from service.store.scripts import ACCEPT, BURY, OBSERVE
 
 Verdict = Literal["accepted", "duplicate", "quarantined"]
 
@@ -41,27 +43,39 @@ class Kept(NamedTuple):
     reason: str = ""
 
 
-def keep(redis: Redis, arrivals: Sequence[Arrival]) -> list[Kept | Exception]:
-    """Make every arrival durable in one go, in order; idempotent. What Redis refused is an exception in its place.
+async def keep(redis: AsyncRedis, arrivals: Sequence[Arrival]) -> list[Kept | Exception]:
+    """Make every arrival durable in one go; idempotent. What Redis refused is an exception in its place.
 
     Raises redis.RedisError when the connection fails.
     """
     usable = [one for one in arrivals if one.envelope is not None]
-    answers = iter(_accept(redis, usable) if usable else ())
+    answers = iter(await _accept(redis, usable) if usable else ())
     kept = [
         Kept("quarantined", reason=one.reason) if one.envelope is None else _verdict(one, next(answers))
         for one in arrivals
     ]
     aside = {
-        place: _bury(arrivals[place], one.reason)
+        place: _letter(arrivals[place], one.reason)
         for place, one in enumerate(kept)
         if isinstance(one, Kept) and one.verdict == "quarantined"
     }
     if aside:
-        for place, answer in zip(aside, run_all(redis, [*aside.values()]), strict=True):
-            if isinstance(answer, Exception):
-                kept[place] = answer
+        try:
+            await BURY.run_async(redis, *chain.from_iterable(aside.values()))
+        except ResponseError as error:
+            kept = [error if place in aside else one for place, one in enumerate(kept)]
     return kept
+
+
+def keep_after_all(redis: Redis, body: bytes) -> bool:
+    """What lay under dead letters goes to its production's inbox; False when it still can't be used."""
+    one = arrival(body)
+    if one.envelope is None:
+        return False
+    kept = _verdict(one, ACCEPT.run(redis, *_told([one]))[0])
+    if isinstance(kept, Exception):
+        raise kept
+    return kept.verdict != "quarantined"
 
 
 def observe(redis: Redis, production_id: str, observation: observations.Written) -> bool:
@@ -78,17 +92,21 @@ _CONFLICT = Kept("quarantined", reason="another event of this production already
 _KEPT = {1: Kept("accepted", wakes=True), 0: Kept("accepted"), -1: Kept("duplicate")}
 
 
-def _accept(redis: Redis, arrivals: Sequence[Arrival]) -> Sequence[Any]:
+async def _accept(redis: AsyncRedis, arrivals: Sequence[Arrival]) -> Sequence[Any]:
     """What the script says of each, or an exception. One call for all: it costs hardly more than for one."""
+    try:
+        answers: Sequence[Any] = await ACCEPT.run_async(redis, *_told(arrivals))
+    except ResponseError as error:
+        return [error] * len(arrivals)
+    return answers
+
+
+def _told(arrivals: Sequence[Arrival]) -> list[Any]:
     told: list[Any] = [jobs.MOST_BELLS]
     for body, envelope, _ in arrivals:
         assert envelope is not None
         told += (envelope.production_id, envelope.sequence_number, body)
-    try:
-        answers: Sequence[Any] = ACCEPT.run(redis, *told)
-    except ResponseError as error:
-        return [error] * len(arrivals)
-    return answers
+    return told
 
 
 def _verdict(arrival: Arrival, answer: Any) -> Kept | Exception:
@@ -99,6 +117,6 @@ def _verdict(arrival: Arrival, answer: Any) -> Kept | Exception:
     return _KEPT[answer]
 
 
-def _bury(arrival: Arrival, reason: str) -> tuple[Script, tuple[Any, ...]]:
+def _letter(arrival: Arrival, reason: str) -> list[Any]:
     production_id = "" if arrival.envelope is None else arrival.envelope.production_id
-    return bury_call("event", event_key(arrival.body), reason, body=arrival.body, production_id=production_id)
+    return event_letter(arrival.body, reason, production_id)

@@ -47,6 +47,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.client import Pipeline
 from redis.exceptions import NoScriptError
 
@@ -118,6 +119,12 @@ class Script:
             return redis.evalsha(self.sha, 0, *args)
         except NoScriptError:
             return redis.eval(self.text, 0, *args)
+
+    async def run_async(self, redis: AsyncRedis, *args: Any) -> Any:
+        try:
+            return await redis.evalsha(self.sha, 0, *args)
+        except NoScriptError:
+            return await redis.eval(self.text, 0, *args)
 
     def queue(self, pipeline: Pipeline, *args: Any) -> None:
         pipeline.evalsha(self.sha, 0, *args)
@@ -215,9 +222,14 @@ redis.call('DEL', P..'trigger:'..ARGV[3])
 return dirty(ARGV[1], now_ms())
 """)
 
-# dead letter id, field, value, ...  -> 1 when it is new
+# for each dead letter: id, how many more of these are its own, field, value, ...
 BURY = Script("""
-return bury(ARGV[1], now_ms(), {unpack(ARGV, 2)})
+local i, now = 1, now_ms()
+while ARGV[i] do
+  local last = i + 1 + ARGV[i + 1]
+  bury(ARGV[i], now, {unpack(ARGV, i + 2, last)})
+  i = last + 1
+end
 """)
 
 # most productions, lease, most observations, most bytes -> now, then for each: id, attempts, state, entries, bodies

@@ -19,11 +19,10 @@ from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service import log
 from service.core.errors import ReceiverError, UnreadableState
@@ -49,18 +48,19 @@ Endpoint = Callable[[Request], Any]
 
 
 def create(runtime: Runtime) -> Starlette:
-    """The application. Its intake runs as long as its lifespan."""
+    """The application behind the door. Its intake runs as long as its lifespan."""
     settings = runtime.settings
-    intake, hearing = Intake(runtime.intake_redis), Hearing(runtime.intake_redis)
+    redis = runtime.intake_async_redis()
+    intake, hearing = Intake(redis, runtime.intake_redis), Hearing(redis)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        intake.start()
         watching = asyncio.create_task(_watch(app, webhook))
         yield
         watching.cancel()
         await hearing.close()
         await intake.stop()
+        await redis.aclose()
         log.get()("service.stopped", process="web")
 
     webhook = WebhookEndpoint(intake, hearing, settings.webhook_keys, settings.max_body_bytes)
@@ -88,7 +88,6 @@ def create(runtime: Runtime) -> Starlette:
             **dict.fromkeys(partner.ERRORS, partner.refused),
             Exception: _defect,
         },
-        middleware=[Middleware(_ShortWay, webhook)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # the target would be built from a Host header that anybody may write
@@ -96,14 +95,15 @@ def create(runtime: Runtime) -> Starlette:
     app.state.redis, app.state.intake_redis = runtime.redis, runtime.intake_redis
     app.state.partner_limiter = anyio.CapacityLimiter(partner.AT_ONCE)
     app.state.runtime = runtime  # for who asks JARAI; its HTTP client is loaded by the first who does
+    app.state.webhook = webhook
     return app
 
 
-class _ShortWay:
-    """Webhooks go straight to their endpoint, a tenth of their whole price cheaper than by the table of routes."""
+class Door:
+    """Webhooks go straight to their endpoint, a fifth of their price cheaper than through the application."""
 
-    def __init__(self, app: ASGIApp, webhook: WebhookEndpoint) -> None:
-        self._app, self._webhook = app, webhook
+    def __init__(self, app: Starlette) -> None:
+        self._app, self._webhook = app, app.state.webhook
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == WEBHOOKS and scope["method"] == "POST":
@@ -126,7 +126,7 @@ async def _watch(app: Starlette, webhook: WebhookEndpoint) -> None:
 def serve(runtime: Runtime) -> None:
     """Listen until SIGTERM; requests that are in flight get their answer. Raises ReceiverError when it can't listen."""
     config = uvicorn.Config(
-        create(runtime),
+        Door(create(runtime)),
         log_config=None,
         access_log=False,
         server_header=False,

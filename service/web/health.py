@@ -30,8 +30,6 @@ def readyz(request: Request) -> JSONResponse:
     warnings: list[str] = []
     if not state.settings.webhook_secrets:
         problems["secrets"] = "JARAI_WEBHOOK_SECRETS is not set"
-    if not state.intake.alive:
-        problems["intake"] = "the committer has ended"
     try:
         warnings = safety_problems(state.intake_redis)
         state.intake_redis.set(f"{PREFIX}ready", 1, px=1000)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from redis import Redis
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.concurrency import run_in_threadpool
 
 from service.core.errors import StoreUnavailable
 from service.store import heard
@@ -43,4 +42,4 @@ class Hearing:
     async def _write(self) -> None:
         names, self._names = self._names, set()
         with contextlib.suppress(RedisError, StoreUnavailable):  # the intake says so; the next webhook notes itself
-            await run_in_threadpool(heard.note, self._redis, names)
+            await heard.note(self._redis, names)

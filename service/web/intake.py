@@ -1,20 +1,20 @@
-"""Group commit: requests hand in what arrived, one thread makes all that has gathered durable in one go.
+"""Group commit: requests hand in what arrived, and all that has gathered is made durable in one go.
 
-A busy Redis thus pays one fsync for many events. An answer leaves only after Redis has the event. The thread gets its
-next batch when it has done with the last: two threads that wake each other for every event do little else.
+A busy Redis thus pays one fsync for many events. An answer leaves only after Redis has the event. Two batches may be
+under way: while Redis syncs one, the next comes to it. All of it happens in the event loop: a thread for it would
+have the two wake each other for every batch, and take turns at one interpreter.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter, deque
 from collections.abc import Sequence
-from queue import SimpleQueue
 from time import monotonic
 from typing import NamedTuple
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -23,6 +23,7 @@ from service.core.errors import StoreUnavailable
 from service.store.deadletters import event_key, letter_id
 from service.store.inbox import Arrival, Kept, keep
 
+_MOST_UNDER_WAY = 2
 _LARGEST_BATCH = 256
 _LARGEST_BATCH_BYTES = 8 * 1024 * 1024
 _MOST_HELD_BYTES = 64 * 1024 * 1024
@@ -35,70 +36,99 @@ class _Waiting(NamedTuple):
     since: float
 
 
-Batch = Sequence[_Waiting]
-
-
 class Intake:
-    """The queue between the endpoint and Redis. `counts` counts verdicts for the metrics."""
+    """The queue between the endpoint and Redis, used from one event loop. `counts` counts verdicts for the metrics.
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    `bells` is for waking workers, which RQ does without an event loop.
+    """
+
+    def __init__(self, redis: AsyncRedis, bells: Redis) -> None:
+        self._redis, self._bells = redis, bells
         self._waiting: deque[_Waiting] = deque()
         self._held_bytes = 0
-        self._busy = False  # the committer has a batch, or is to get one in this turn of the loop
-        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._under_way = 0
+        self._commits: set[asyncio.Task[None]] = set()
         self._store_down = False
         self._log = log.get()
         self.counts: Counter[str] = Counter()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Has to be called in the event loop that will hand arrivals in."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
-
     async def stop(self) -> None:
         """Finish what was handed in."""
-        while self._busy:
-            await asyncio.sleep(0.01)
-        self._batches.put(None)
-        await asyncio.to_thread(self._thread.join)
+        while self._waiting or self._commits:
+            self._commit_waiting()
+            await asyncio.wait(self._commits)
 
     def hand_in(self, arrival: Arrival) -> asyncio.Future[Kept]:
         """Resolves once the arrival is durable. Raises StoreUnavailable at once when too much waits already, and
         through the future when Redis can't keep it."""
-        assert self._loop is not None
         if self._held_bytes + len(arrival.body) > _MOST_HELD_BYTES:
             self.counts["unavailable"] += 1
             raise StoreUnavailable("more is arriving than Redis takes")
         self._held_bytes += len(arrival.body)
-        future: asyncio.Future[Kept] = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Kept] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._commit_waiting)  # with whatever else arrives in this turn
         self._waiting.append(_Waiting(arrival, future, monotonic()))
-        if not self._busy:
-            self._busy = True
-            self._loop.call_soon(self._next_batch)  # with whatever else arrives in this turn
         return future
 
-    def _next_batch(self) -> None:
-        batch: list[_Waiting] = []
-        size = 0
-        while self._waiting and len(batch) < _LARGEST_BATCH and size < _LARGEST_BATCH_BYTES:
-            one = self._waiting.popleft()
-            batch.append(one)
-            size += len(one.arrival.body)
-        self._busy = bool(batch)
-        if batch:
-            self._batches.put(batch)
+    def _commit_waiting(self) -> None:
+        while self._waiting and self._under_way < _MOST_UNDER_WAY:
+            batch: list[_Waiting] = []
+            size = 0
+            while self._waiting and len(batch) < _LARGEST_BATCH and size < _LARGEST_BATCH_BYTES:
+                one = self._waiting.popleft()
+                batch.append(one)
+                size += len(one.arrival.body)
+            self._under_way += 1
+            commit = asyncio.get_running_loop().create_task(self._commit(batch))
+            self._commits.add(commit)
+            commit.add_done_callback(self._ended)
 
-    def _answer(self, batch: Batch, results: Sequence[Kept | StoreUnavailable], fails: StoreUnavailable | None) -> None:
+    def _ended(self, commit: asyncio.Task[None]) -> None:
+        self._commits.discard(commit)
+        commit.result()  # what is wrong behind an answer is said by the loop
+
+    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        now = monotonic()
+        late = sum(now - one.since > _LONGEST_WAIT_SECONDS for one in batch)  # they came first
+        results: list[Kept | StoreUnavailable] = [StoreUnavailable("Redis is too slow")] * late
+        fails = None
+        try:
+            results += await self._kept([one.arrival for one in batch[late:]])
+        except RedisError as error:
+            fails = StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
+            self._note_store(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for an answer in vain
+            fails = StoreUnavailable(f"unexpected {type(error).__name__}")
         if fails is not None:  # whoever waits behind a batch that failed has waited long enough
-            batch, results = [*batch, *self._waiting], [*results, *[fails] * len(self._waiting)]
+            batch = [*batch, *self._waiting]
             self._waiting.clear()
+            results += [fails] * (len(batch) - late)
+        self._under_way -= 1
+        self._answer(batch, results)
+        self._commit_waiting()
+        for _ in range(2):  # the answers are on their way before anything is said about them
+            await asyncio.sleep(0)
+        await self._ring(sum(isinstance(one, Kept) and one.wakes for one in results))
+        with log.together():
+            for waiting, result in zip(batch, results, strict=True):
+                if isinstance(result, Kept):
+                    self._say(waiting.arrival, result)
+
+    async def _kept(self, arrivals: Sequence[Arrival]) -> list[Kept | StoreUnavailable]:
+        """What became of each. Raises RedisError when Redis does not answer."""
+        if not arrivals:
+            return []
+        try:
+            results = await keep(self._redis, arrivals)
+        except RedisConnectionError:  # a connection that Redis closed meanwhile: keeping twice is harmless
+            results = await keep(self._redis, arrivals)
+        refused = [str(result) for result in results if isinstance(result, Exception)]
+        self._note_store(refused[0] if refused else None)
+        return [StoreUnavailable(f"Redis refuses: {one}") if isinstance(one, Exception) else one for one in results]
+
+    def _answer(self, batch: Sequence[_Waiting], results: Sequence[Kept | StoreUnavailable]) -> None:
         refused = [result for result in results if isinstance(result, StoreUnavailable)]
         if refused:  # one line for all: a Redis that is down under load must not drown the log
             self.counts["unavailable"] += len(refused)
@@ -111,53 +141,12 @@ class Intake:
                 waiting.future.set_exception(result)
             else:
                 waiting.future.set_result(result)
-        self._next_batch()
 
-    # --- the committer's thread ------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        assert self._loop is not None
-        while (batch := self._batches.get()) is not None:
-            now = monotonic()
-            late = sum(now - one.since > _LONGEST_WAIT_SECONDS for one in batch)  # they came first
-            results: list[Kept | StoreUnavailable] = [StoreUnavailable("Redis is too slow")] * late
-            fails = None
-            try:
-                results += self._kept([one.arrival for one in batch[late:]])
-            except RedisError as error:
-                fails = StoreUnavailable(f"Redis does not answer: {type(error).__name__}")
-                self._note_store(str(error))
-            except Exception as error:  # noqa: BLE001 - this thread has to outlive every defect
-                fails = StoreUnavailable(f"unexpected {type(error).__name__}")
-            if fails is not None:
-                results += [fails] * (len(batch) - late)
-            self._loop.call_soon_threadsafe(self._answer, batch, results, fails)
-            try:
-                self._ring(sum(isinstance(one, Kept) and one.wakes for one in results))
-                with log.together():
-                    for waiting, result in zip(batch, results, strict=True):
-                        if isinstance(result, Kept):
-                            self._say(waiting.arrival, result)
-            except Exception as error:  # noqa: BLE001 - everybody has an answer: the loop says what it was
-                self._loop.call_soon_threadsafe(_raise, error)
-
-    def _kept(self, arrivals: Sequence[Arrival]) -> list[Kept | StoreUnavailable]:
-        """What became of each. Raises RedisError when Redis does not answer."""
-        if not arrivals:
-            return []
-        try:
-            results = keep(self._redis, arrivals)
-        except RedisConnectionError:  # a connection that Redis closed meanwhile: keeping twice is harmless
-            results = keep(self._redis, arrivals)
-        refused = [str(result) for result in results if isinstance(result, Exception)]
-        self._note_store(refused[0] if refused else None)
-        return [StoreUnavailable(f"Redis refuses: {one}") if isinstance(one, Exception) else one for one in results]
-
-    def _ring(self, productions: int) -> None:
+    async def _ring(self, productions: int) -> None:
         if not productions:
             return
         try:
-            jobs.ring(self._redis, "advance", bells=1 + productions // 16)
+            await asyncio.to_thread(jobs.ring, self._bells, "advance", bells=1 + productions // 16)
         except RedisError as error:  # the sweep rings within a second
             self._log("bell.failed", error=type(error).__name__)
 
@@ -184,7 +173,3 @@ class Intake:
         if problem is None and self._store_down:
             self._log("store.available")
         self._store_down = problem is not None
-
-
-def _raise(error: Exception) -> None:
-    raise error

@@ -25,11 +25,11 @@ from redis import Redis
 from service.core.schedule import Intervals
 from service.runtime import Runtime
 from service.settings import load
-from service.store import due, inbox, productions
+from service.store import due, productions
 from service.store.scripts import PREFIX
 from tests.bench.table import Sample
 from tests.deployment import ADMIN_TOKEN, eventually, free_port
-from tests.store.making import RETENTION, event, server
+from tests.store.making import RETENTION, event, keep, server
 from workers import advance
 from workers.poller import Poller
 from workers.radar import Radar
@@ -94,7 +94,7 @@ def _fill_for_real(redis: Redis, amount: int) -> None:
         some = [str(uuid4()) for _ in range(at_once)]
         bodies = [event(one, number, accountId=str(uuid4()), data={"step": number, "detail": "x" * 250})
                   for one in some for number in range(1, _EVENTS_EACH + 1)]  # fmt: skip
-        inbox.keep(redis, [inbox.arrival(body) for body in bodies])
+        keep(redis, *bodies)
     advance.drain(redis, Intervals(), RETENTION)
     redis.delete("rq:queue:download", "rq:queue:advance")
 

@@ -12,8 +12,9 @@ import pytest
 from redis import Redis
 
 from service.core.signature import decode_secret, fingerprint
-from service.store import heard, rotations
+from service.store import rotations
 from tests.cli.conftest import Command, failed
+from tests.store.making import hear as note
 from tests.store.making import values_of
 from workers.simulator.running import Running
 
@@ -33,7 +34,7 @@ def saved(folder: Path) -> list[str]:
 
 def hear(redis: Redis, *secrets: str) -> None:
     """`web` has accepted a webhook signed with each of these."""
-    heard.note(redis, [fingerprint(decode_secret(one)) for one in secrets])
+    note(redis, *(fingerprint(decode_secret(one)) for one in secrets))
 
 
 def test_a_subscription_is_made_shown_once_listed_and_deleted(command: Command, redis: Redis, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import io
@@ -12,19 +13,20 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from service import log
 from service.core.schedule import Intervals
 from service.core.signature import decode_secret
-from service.store import inbox
+from service.store import heard, inbox
 from service.store.inbox import Kept, arrival
 from tests.deployment import eventually
 from workers.advance import drain
@@ -32,6 +34,7 @@ from workers.redis_server import find_binary
 
 ACCOUNT = "5b0f7c3e-0f4e-4c59-9c3b-9a3c2f6c1a01"
 RETENTION = timedelta(days=30)
+T = TypeVar("T")
 
 
 def new_id() -> str:
@@ -72,8 +75,28 @@ def signed(body: bytes, secret: str) -> str:
     return "sha256=" + hmac.digest(decode_secret(secret), body, "sha256").hex()
 
 
+def asynchronous(redis: Redis) -> AsyncRedis:
+    """A client of the same server for an event loop."""
+    return AsyncRedis.from_url(f"unix://{redis.connection_pool.connection_kwargs['path']}")
+
+
+def awaited(redis: Redis, work: Callable[[AsyncRedis], Awaitable[T]]) -> T:
+    """What comes of it, in an event loop of its own."""
+
+    async def done() -> T:
+        async with asynchronous(redis) as client:
+            return await work(client)
+
+    return asyncio.run(done())
+
+
 def keep(redis: Redis, *bodies: bytes) -> list[Kept | Exception]:
-    return inbox.keep(redis, [arrival(body) for body in bodies])
+    return awaited(redis, lambda client: inbox.keep(client, [arrival(body) for body in bodies]))
+
+
+def hear(redis: Redis, *names: str) -> None:
+    """Webhooks came just now, signed with the keys of these fingerprints."""
+    awaited(redis, lambda client: heard.note(client, names))
 
 
 def verdicts(redis: Redis, *bodies: bytes) -> list[str]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+from pathlib import Path
+
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 
 from service.core.errors import StoreUnavailable
-from service.store.connection import connect, safety_problems
-from tests.deployment import free_port
+from service.store.connection import connect, connect_async, safety_problems
+from tests.deployment import eventually, free_port
 from tests.store.making import server
+from workers.redis_server import find_binary
 
 _SOUND = ("--appendonly", "yes", "--save", "")
 
@@ -62,3 +68,34 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
         pytest.raises(StoreUnavailable, match="does not answer"),
     ):
         safety_problems(redis)
+
+
+def test_sentinels_are_asked_for_the_master_with_and_without_an_event_loop(tmp_path: Path) -> None:
+    master, sentinel = free_port(), free_port()
+    url = f"redis+sentinel://127.0.0.1:{sentinel}/films/3"
+    (tmp_path / "conf").write_text(f"port {sentinel}\nsentinel monitor films 127.0.0.1 {master} 1\n")
+
+    async def found() -> object:
+        async with connect_async(url, timeout_seconds=2) as client:
+            value = await client.get("who")
+        for asked in client.connection_pool.sentinel_manager.sentinels:  # type: ignore[attr-defined]
+            await asked.aclose()
+        return value
+
+    def answers() -> bool:
+        try:
+            return bool(connect(url, timeout_seconds=2).set("who", "the master"))
+        except RedisError:
+            return False
+
+    with (
+        server("--port", str(master), "--bind", "127.0.0.1"),
+        subprocess.Popen([find_binary(), tmp_path / "conf", "--sentinel"], stdout=subprocess.DEVNULL) as sentinels,
+    ):
+        try:
+            eventually(answers, what="the sentinel's knowing its master")
+            assert asyncio.run(found()) == b"the master"
+            with Redis(port=master, db=3) as redis:
+                assert redis.get("who") == b"the master"
+        finally:
+            sentinels.terminate()

@@ -10,7 +10,7 @@ from service.core.observations import DownloadStored, ManifestFound, ManifestWri
 from service.core.view import Progress
 from service.store import due, inbox, productions
 from service.store.scripts import PREFIX
-from tests.store.making import event, listing, new_id, take_in
+from tests.store.making import event, keep, listing, new_id, take_in
 
 ADDRESS = "https://store.blob.core.windows.net/a/film.mp4?sig=1"
 
@@ -116,7 +116,7 @@ def test_of_many_pollers_exactly_one_asks_about_a_production(redis: Redis) -> No
 def test_a_production_whose_inbox_is_not_empty_is_not_asked_about_yet(redis: Redis) -> None:
     waiting, ready = to_ask(redis), to_ask(redis)
     redis.zadd(f"{PREFIX}ask", {waiting: 0})
-    inbox.keep(redis, [inbox.arrival(event(waiting, 1))])
+    keep(redis, event(waiting, 1))
     found = due.claim_ask(redis)
     assert found is not None
     assert found.production.production_id == ready

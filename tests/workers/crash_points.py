@@ -50,15 +50,16 @@ def arm(last: int) -> None:
 
     for name in _FILE_EFFECTS:
         setattr(os, name, counted(getattr(os, name)))
-    socket.socket.sendall = counted(socket.socket.sendall)  # type: ignore[method-assign]
+    for name in ("sendall", "send"):  # the second by an event loop
+        setattr(socket.socket, name, counted(getattr(socket.socket, name)))
 
 
 def intake(wanted: Mapping[str, Any]) -> None:
     """Keeps the bodies; each answer is the number of its body in the file `output`."""
 
     async def keep() -> None:
-        door = Intake(runtime.current("web").intake_redis)
-        door.start()
+        here = runtime.current("web")
+        door = Intake(here.intake_async_redis(), here.intake_redis)
         answers = [door.hand_in(arrival(body.encode())) for body in wanted["bodies"]]
         output = os.open(wanted["output"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         for number, answer in enumerate(answers):

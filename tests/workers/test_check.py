@@ -20,7 +20,7 @@ from service.store import deployment, heard, requests, triggers
 from service.store.triggers import Intent
 from tests.deployment import Deployment, free_port
 from tests.partner import SECRET
-from tests.store.making import event, keep, new_id, server
+from tests.store.making import event, hear, keep, new_id, server
 from workers.check import Line, examine
 from workers.simulator.running import Running, run_in_thread
 from workers.simulator.settings import Settings as SimulatorSettings
@@ -125,10 +125,10 @@ def test_when_each_secret_was_last_at_work_is_told_and_that_webhooks_were_refuse
 ) -> None:
     [key] = [fingerprint(one) for one in load(sound, dotenv=None).webhook_keys]
     assert say(sound, "webhooks") == [("ok", f"secret {key}: no webhook was signed with it yet")]
-    heard.note(redis, [key])
+    hear(redis, key)
     assert say(sound, "webhooks") == [("ok", f"secret {key}: last webhook 0 s ago")]
     redis.hincrby("jarai:heard", key, -5000)
-    heard.note(redis, [heard.REFUSED])
+    hear(redis, heard.REFUSED)
     [_, (verdict, says)] = say(sound, "webhooks")
     assert (verdict, says.startswith("one was refused 0 s ago, none accepted since")) == ("warning", True)
 
