@@ -1,8 +1,8 @@
 """Group commit: requests hand in what arrived, and all that has gathered is made durable in one go.
 
-A busy Redis thus pays one fsync for many events. An answer leaves only after Redis has the event. Two batches may be
-under way: while Redis syncs one, the next comes to it. All of it happens in the event loop: a thread for it would
-have the two wake each other for every batch, and take turns at one interpreter.
+A busy Redis thus pays one fsync for many events. An answer leaves only after Redis has the event. Where much arrives,
+a second batch goes while Redis syncs the first. All of it happens in the event loop: a thread for it and the loop would
+wake each other for every batch, and take turns at one interpreter.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from service.store.deadletters import event_key, letter_id
 from service.store.inbox import Arrival, Kept, keep
 
 _MOST_UNDER_WAY = 2
+_WORTH_A_SECOND = 16  # so many that wait; a batch costs as much as several events
 _LARGEST_BATCH = 256
 _LARGEST_BATCH_BYTES = 8 * 1024 * 1024
 _MOST_HELD_BYTES = 64 * 1024 * 1024
@@ -67,13 +68,13 @@ class Intake:
         self._held_bytes += len(arrival.body)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Kept] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._commit_waiting)  # with whatever else arrives in this turn
         self._waiting.append(_Waiting(arrival, future, monotonic()))
+        if len(self._waiting) in (1, _WORTH_A_SECOND):
+            loop.call_soon(self._commit_waiting)  # with whatever else arrives in this turn
         return future
 
     def _commit_waiting(self) -> None:
-        while self._waiting and self._under_way < _MOST_UNDER_WAY:
+        while self._is_worth_it():
             batch: list[_Waiting] = []
             size = 0
             while self._waiting and len(batch) < _LARGEST_BATCH and size < _LARGEST_BATCH_BYTES:
@@ -84,6 +85,10 @@ class Intake:
             commit = asyncio.get_running_loop().create_task(self._commit(batch))
             self._commits.add(commit)
             commit.add_done_callback(self._ended)
+
+    def _is_worth_it(self) -> bool:
+        most = _MOST_UNDER_WAY if len(self._waiting) >= _WORTH_A_SECOND else 1
+        return bool(self._waiting) and self._under_way < most
 
     def _ended(self, commit: asyncio.Task[None]) -> None:
         self._commits.discard(commit)

@@ -16,7 +16,7 @@ from service.core.errors import StoreUnavailable
 from service.store.connection import connect
 from service.store.inbox import Arrival, Kept, arrival
 from service.web.intake import Intake
-from tests.store.making import asynchronous, event, logged, new_id
+from tests.store.making import asynchronous, event, keep, logged, new_id
 
 _MEBI = 1024 * 1024
 T = TypeVar("T")
@@ -64,6 +64,21 @@ def test_all_that_has_gathered_is_kept_in_a_few_calls(redis: Redis) -> None:
     inbox = redis.lrange(f"jarai:inbox:{identity}", 0, -1)
     assert sorted(int(entry.split()[0][1:]) for entry in inbox) == [*range(1, 601)]
     assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] <= 4
+
+
+def test_what_trickles_in_while_redis_is_busy_goes_in_one_call(redis: Redis) -> None:
+    async def trickle(intake: Intake) -> list[Kept]:
+        redis.client_pause(300)
+        futures = []
+        for _ in range(11):
+            futures.append(intake.hand_in(arrival(event(new_id(), 1))))
+            await asyncio.sleep(0.01)
+        return await asyncio.gather(*futures)
+
+    keep(redis, event(new_id(), 1))
+    redis.config_resetstat()
+    assert {one.verdict for one in with_intake(redis, trickle)} == {"accepted"}
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] == 2, "the first alone, then all that had gathered"
 
 
 def test_whoever_waits_behind_a_batch_that_failed_is_refused_with_it(redis: Redis) -> None:
