@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -63,28 +65,49 @@ end
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Something that is done again and again; `at_most`: the ratio of many to few that is allowed."""
+
+    work: Callable[[], object]
+    at_most: float | None = None
+    repetitions: int = _PAGES
+    before: Callable[[], object] = lambda: None
+    after: Callable[[], object] = lambda: None
+
+    def seconds(self) -> float:
+        self.before()
+        started = time.perf_counter()
+        self.work()
+        took = time.perf_counter() - started
+        self.after()
+        return took
+
+
 def growth(folder: Path, rounds: int) -> Iterator[Sample]:
-    """Bytes by kind of key and the time of each look, at each of the sizes. Once: a time is a median already."""
+    """Bytes by kind of key at each of the sizes, and the time of each look with few and with many, in turn. Once: a
+    time is a median already."""
     folder.mkdir()
-    with server() as redis:
+    few, many = SIZES[0], SIZES[-1]
+    with server("--save", "") as redis, server("--save", "") as small, ExitStack() as stack:
         _fill_for_real(redis, 1)  # scripts and tables that are there once
         redis.delete(*redis.scan_iter(f"{PREFIX}*"))
-        empty_bytes, times = _used(redis), {}
-        _fill_for_real(redis, REAL)
+        empty_bytes = _used(redis)
+        for one in (redis, small):
+            _fill_for_real(one, REAL)
         templates = _ids(redis)
         per_production: dict[int, dict[str, float]] = {}
         for size in SIZES:
             _fill_with_copies(redis, templates, size)
             per_production[size] = _bytes_by_kind(redis, size, _used(redis) - empty_bytes)
             yield from _of_bytes(size, per_production[size])
-            if size in (SIZES[0], SIZES[-1]):
-                times[size] = _times(redis, folder)
-        few, many = SIZES[0], SIZES[-1]
         yield Sample(f"Redis bytes each, at {many:,}", "bytes", per_production[many]["all"], f"at {few:,}",
                      per_production[few]["all"], at_most=1.1)  # fmt: skip
-        for what, (unit, at_most, took) in times[many].items():
-            yield Sample(f"{what}, {many:,} tracked", unit, took, f"{few:,} tracked", times[few][what][2],
-                         at_most=at_most)  # fmt: skip
+        at_few, at_many = (_looks(one, folder, stack) for one in (small, redis))
+        for what, look in at_many.items():
+            times = [(look.seconds(), at_few[what].seconds()) for _ in range(look.repetitions)]
+            took, reference = (median(one) * 1000 for one in zip(*times, strict=True))
+            yield Sample(f"{what}, {many:,} tracked", "ms", took, f"{few:,} tracked", reference, at_most=look.at_most)
 
 
 def _fill_for_real(redis: Redis, amount: int) -> None:
@@ -136,40 +159,33 @@ def _of_bytes(size: int, found: dict[str, float]) -> Iterator[Sample]:
         yield Sample(f"Redis bytes each at {size:,}: {what}", "bytes", value, at_most=2048 if kind == "all" else None)
 
 
-def _times(redis: Redis, folder: Path) -> dict[str, tuple[str, float | None, float]]:
-    """By what it is: unit, goal, how long it takes."""
+def _looks(redis: Redis, folder: Path, stack: ExitStack) -> dict[str, _Look]:
+    """By what it is."""
     settings = {"REDIS_URL": _url(redis), "STATE_DIR": str(folder), "JARAI_WEBHOOK_SECRETS": "a" * 44,
                 "STORAGE_URL": str(folder / "files"), "ADMIN_TOKEN": ADMIN_TOKEN, "PORT": str(free_port()),
                 "LOG_LEVEL": "error"}  # fmt: skip
     here = Runtime(load({**settings, "JARAI_API_KEY": "jarai_test_key"}, dotenv=None))
     poller, radar = Poller(here), Radar(here.redis, here.settings)
-    downloads = f"{PREFIX}download"
+    downloads, small, aside = f"{PREFIX}download", f"{PREFIX}download:small", f"{PREFIX}aside"
     redis.zunionstore(downloads, {downloads: 0})  # all are due, also the copies of what was claimed
     poller._sweep()
-    look = functools.partial(_ms, repetitions=_PAGES)
     found = {
-        "poller's tick": ("ms", 1.5, _ms(poller._sweep, _TICKS)),
-        "claim of one to ask": ("ms", 1.5, _ms(lambda: _ask(redis), _TICKS)),
-        "claim of 100 to take in": ("ms", 1.5, _ms(lambda: _claim(redis), _PAGES, before=lambda: _make_due(redis))),
-        "claim of a large file": ("ms", 1.5, _file_ms(redis)),
-        "radar's look, every 20 s": ("ms", None, look(radar.look)),
-    }
-    with _web(settings) as get:
-        for path in ("/readyz", "/metrics", "/productions", "/productions?limit=500", "/productions?status=Failed"):
-            found[f"GET {path}"] = ("ms", None, look(lambda path=path: get(path)))  # type: ignore[misc]
+        "poller's tick": _Look(poller._sweep, 1.5, _TICKS),
+        "claim of one to ask": _Look(lambda: _ask(redis), 1.5, _TICKS),
+        "claim of 100 to take in": _Look(lambda: _claim(redis), 1.5, before=lambda: _make_due(redis)),
+        # All that is due may take long, as the films do after an outage: nobody knows of a small one to go first.
+        "claim of a large file": _Look(
+            lambda: due.claim_download(redis, "bench"), 1.5, _TICKS,
+            before=lambda: redis.rename(small, aside), after=lambda: redis.rename(aside, small),
+        ),
+        "radar's look, every 20 s": _Look(radar.look),
+    }  # fmt: skip
+    get = stack.enter_context(_web(settings))
+    for path in ("/readyz", "/metrics", "/productions", "/productions?limit=500", "/productions?status=Failed"):
+        found[f"GET {path}"] = _Look(functools.partial(get, path))
     for command in ("productions list", "productions list --status Failed", "check"):
-        found[command] = ("ms", None, _ms(lambda command=command: _run(command, settings), 2))  # type: ignore[misc]
+        found[command] = _Look(functools.partial(_run, command, settings), repetitions=3)
     return found
-
-
-def _ms(work: Callable[[], object], repetitions: int, before: Callable[[], object] = lambda: None) -> float:
-    took = []
-    for _ in range(repetitions):
-        before()
-        started = time.perf_counter()
-        work()
-        took.append(time.perf_counter() - started)
-    return median(took) * 1000
 
 
 def _ask(redis: Redis) -> None:
@@ -185,15 +201,6 @@ def _make_due(redis: Redis) -> None:
 
 def _claim(redis: Redis) -> None:
     assert len(productions.claim(redis, 100)) == 100
-
-
-def _file_ms(redis: Redis) -> float:
-    """All that is due may take long, as the films do after an outage: nobody knows of a small one to go first."""
-    redis.rename(f"{PREFIX}download:small", f"{PREFIX}aside")
-    try:
-        return _ms(lambda: due.claim_download(redis, "bench"), _TICKS)
-    finally:
-        redis.rename(f"{PREFIX}aside", f"{PREFIX}download:small")
 
 
 def _url(redis: Redis) -> str:
