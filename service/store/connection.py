@@ -45,7 +45,10 @@ def _connect(client: Any, sentinels: Any, retry: object, url: str, timeout_secon
     parts = urlsplit(url)
     hosts = [host.rpartition(":") for host in parts.netloc.rpartition("@")[2].split(",")]
     name, _, database = parts.path.strip("/").partition("/")
-    sentinel = sentinels([(host or port, int(port) if host else 26379) for host, _, port in hosts], **options)
+    addresses = [(host or port, int(port) if host else 26379) for host, _, port in hosts]
+    each_seconds = timeout_seconds / len(hosts)  # one that hangs leaves the others their turn
+    asking = options | {"socket_timeout": each_seconds, "socket_connect_timeout": each_seconds}
+    sentinel = sentinels(addresses, sentinel_kwargs=asking, **options)
     password = unquote(parts.netloc.rpartition("@")[0].rpartition(":")[2]) or None
     return sentinel.master_for(name or "mymaster", db=int(database or 0), password=password, **options)
 

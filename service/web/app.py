@@ -107,7 +107,11 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == WEBHOOKS and scope["method"] == "POST":
-            await self._webhook(scope, receive, send)
+            try:
+                await self._webhook(scope, receive, send)
+            except Exception as error:
+                await (await _defect(Request(scope), error))(scope, receive, send)
+                raise  # the server says what it was
         else:
             await self._app(scope, receive, send)
 

@@ -8,7 +8,6 @@ import contextlib
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from service.core.errors import StoreUnavailable
 from service.store import heard
 
 _SECONDS_BETWEEN_NOTES = 1.0
@@ -41,5 +40,5 @@ class Hearing:
 
     async def _write(self) -> None:
         names, self._names = self._names, set()
-        with contextlib.suppress(RedisError, StoreUnavailable):  # the intake says so; the next webhook notes itself
+        with contextlib.suppress(RedisError):  # the intake says so; the next webhook notes itself
             await heard.note(self._redis, names)

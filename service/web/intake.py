@@ -17,6 +17,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service import jobs, log
 from service.core.errors import StoreUnavailable
@@ -29,6 +30,7 @@ _LARGEST_BATCH = 256
 _LARGEST_BATCH_BYTES = 8 * 1024 * 1024
 _MOST_HELD_BYTES = 64 * 1024 * 1024
 _LONGEST_WAIT_SECONDS = 0.8
+_LONGEST_COMMIT_SECONDS = 1.0
 
 
 class _Waiting(NamedTuple):
@@ -49,6 +51,8 @@ class Intake:
         self._held_bytes = 0
         self._under_way = 0
         self._commits: set[asyncio.Task[None]] = set()
+        self._to_ring = 0  # productions that have something to do, and nobody has been told
+        self._ringing = False
         self._store_down = False
         self._log = log.get()
         self.counts: Counter[str] = Counter()
@@ -106,7 +110,7 @@ class Intake:
             self._note_store(str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for an answer in vain
             fails = StoreUnavailable(f"unexpected {type(error).__name__}")
-        if fails is not None:  # whoever waits behind a batch that failed has waited long enough
+        if fails is not None:  # whoever waits behind it would wait for the same
             batch = [*batch, *self._waiting]
             self._waiting.clear()
             results += [fails] * (len(batch) - late)
@@ -115,20 +119,26 @@ class Intake:
         self._commit_waiting()
         for _ in range(2):  # the answers are on their way before anything is said about them
             await asyncio.sleep(0)
-        await self._ring(sum(isinstance(one, Kept) and one.wakes for one in results))
         with log.together():
             for waiting, result in zip(batch, results, strict=True):
                 if isinstance(result, Kept):
+                    self._to_ring += result.wakes
                     self._say(waiting.arrival, result)
+        await self._ring()
 
     async def _kept(self, arrivals: Sequence[Arrival]) -> list[Kept | StoreUnavailable]:
         """What became of each. Raises RedisError when Redis does not answer."""
         if not arrivals:
             return []
         try:
-            results = await keep(self._redis, arrivals)
-        except RedisConnectionError:  # a connection that Redis closed meanwhile: keeping twice is harmless
-            results = await keep(self._redis, arrivals)
+            async with asyncio.timeout(_LONGEST_COMMIT_SECONDS):  # with whatever it takes to connect
+                try:
+                    results = await keep(self._redis, arrivals)
+                except RedisConnectionError:  # Redis has closed it meanwhile, and others: keeping twice is harmless
+                    await self._redis.connection_pool.disconnect(inuse_connections=False)
+                    results = await keep(self._redis, arrivals)
+        except TimeoutError:
+            raise RedisTimeoutError("Redis takes too long") from None
         refused = [str(result) for result in results if isinstance(result, Exception)]
         self._note_store(refused[0] if refused else None)
         return [StoreUnavailable(f"Redis refuses: {one}") if isinstance(one, Exception) else one for one in results]
@@ -147,13 +157,19 @@ class Intake:
             else:
                 waiting.future.set_result(result)
 
-    async def _ring(self, productions: int) -> None:
-        if not productions:
+    async def _ring(self) -> None:
+        """One call at a time: what becomes worth a bell meanwhile is rung for with the next."""
+        if self._ringing:
             return
+        self._ringing = True
         try:
-            await asyncio.to_thread(jobs.ring, self._bells, "advance", bells=1 + productions // 16)
+            while self._to_ring:
+                productions, self._to_ring = self._to_ring, 0
+                await asyncio.to_thread(jobs.ring, self._bells, "advance", bells=1 + productions // 16)
         except RedisError as error:  # the sweep rings within a second
             self._log("bell.failed", error=type(error).__name__)
+        finally:
+            self._ringing = False
 
     def _say(self, arrival: Arrival, kept: Kept) -> None:
         self.counts[kept.verdict] += 1

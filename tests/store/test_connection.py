@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,20 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
         pytest.raises(StoreUnavailable, match="does not answer"),
     ):
         safety_problems(redis)
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_sentinels_that_are_gone_are_given_up_in_time(in_a_loop: bool) -> None:
+    url = "redis+sentinel://" + ",".join(f"127.0.0.1:{free_port()}" for _ in range(3)) + "/films"
+
+    async def asked() -> None:
+        async with connect_async(url, timeout_seconds=0.6) as client:
+            await client.ping()
+
+    started = time.monotonic()
+    with pytest.raises(RedisError):
+        asyncio.run(asked()) if in_a_loop else connect(url, timeout_seconds=0.6).ping()
+    assert time.monotonic() - started < 2
 
 
 def test_sentinels_are_asked_for_the_master_with_and_without_an_event_loop(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from service import operator
 from service.core.observations import DownloadFailed
@@ -65,6 +67,24 @@ def test_an_event_that_is_still_not_usable_stays_after_a_retry(redis: Redis) -> 
     keep(redis, b"x")
     [letter] = deadletters.newest(redis, 1)
     assert not operator.retry(redis, letter)
+    assert deadletters.newest(redis, 9) == [letter]
+
+
+def test_an_event_whose_number_is_taken_stays_after_a_retry(redis: Redis) -> None:
+    identity = new_id()
+    keep(redis, event(identity, 1), event(identity, 1, data={"other": 1}))
+    [letter] = deadletters.newest(redis, 9)
+    assert not operator.retry(redis, letter)
+    assert deadletters.newest(redis, 9) == [letter]
+
+
+def test_an_event_that_redis_refuses_stays_after_a_retry(redis: Redis) -> None:
+    identity = new_id()
+    keep(redis, event(identity, 1), event(identity, 1, data={"other": 1}))
+    [letter] = deadletters.newest(redis, 9)
+    redis.set(f"{PREFIX}events:{identity}", "of another type")
+    with pytest.raises(ResponseError):
+        operator.retry(redis, letter)
     assert deadletters.newest(redis, 9) == [letter]
 
 

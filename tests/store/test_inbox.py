@@ -111,6 +111,16 @@ def test_what_redis_refuses_is_an_exception_in_its_place_and_the_rest_is_kept(re
     assert redis.llen(f"{PREFIX}inbox:{sound}") == 2
 
 
+def test_what_can_not_be_put_aside_takes_no_event_with_it(redis: Redis) -> None:
+    redis.set(f"{PREFIX}deadletters", "of another type")
+    assert verdicts(redis, b"no event", event(new_id(), 1)) == ["ResponseError", "accepted"]
+
+
+def test_events_that_are_refused_leave_what_is_put_aside_alone(redis: Redis) -> None:
+    redis.set("rq:queue:advance", "of another type")
+    assert verdicts(redis, b"no event", event(new_id(), 1)) == ["quarantined", "ResponseError"]
+
+
 def test_it_works_again_after_redis_forgot_its_scripts(redis: Redis) -> None:
     identity = new_id()
     take_in(redis, event(identity, 1))

@@ -16,7 +16,7 @@ from service.settings import load
 from service.store.inbox import Arrival
 from service.web import webhooks
 from service.web.app import Door, create, listen
-from service.web.connections import Connection
+from service.web.connections import Connection, _WholeAnswer
 from tests.deployment import eventually
 from tests.store.making import event, logged, new_id
 from tests.web.conftest import SECRETS, everything, request
@@ -84,6 +84,28 @@ def test_a_defect_at_the_door_is_answered_500_and_the_log_says_which(
     monkeypatch.setattr(webhooks, "arrival", broken)
     with logged() as said, running(redis_url) as port, socket.create_connection(("127.0.0.1", port), 10) as connection:
         connection.sendall(request(event(new_id(), 1)))
-        assert everything(connection).startswith(b"HTTP/1.1 500 ")
+        answer = everything(connection)
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b'"INTERNAL_ERROR"' in answer
     [line] = [line for line in said.getvalue().splitlines() if "library.said" in line]
     assert "LookupError: a defect of ours" in line
+
+
+class Wire:
+    """A transport that only notes what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+def test_head_and_body_leave_together_and_leave_to_send_at_once() -> None:
+    wire = Wire()
+    answer = _WholeAnswer(wire)  # type: ignore[arg-type]
+    answer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert wire.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    for part in (b"HTTP/1.1 200 OK\r\n\r\n", b"one", b"two"):
+        answer.write(part)
+    assert wire.written[1:] == [b"HTTP/1.1 200 OK\r\n\r\none", b"two"]

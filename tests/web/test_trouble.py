@@ -174,6 +174,19 @@ def test_sigterm_lets_every_request_in_flight_have_its_answer(tmp_path: Path) ->
         assert web.lines()[-1]["event"] == "service.stopped"
 
 
+def test_sigterm_leaves_neither_a_line_nor_a_bell_nor_a_note_behind(tmp_path: Path) -> None:
+    with server("--appendonly", "yes") as redis, run_web(redis, tmp_path) as web:
+        with web.connect() as waiting:
+            redis.client_pause(500, all=False)
+            waiting.sendall(request(event(new_id(), 1)))
+            eventually(lambda: redis.info("clients")["blocked_clients"] > 0, what="the event at Redis")
+            web.process.send_signal(signal.SIGTERM)
+            assert everything(waiting).startswith(b"HTTP/1.1 202 ")
+        web.process.wait(12)
+        assert [line["event"] for line in web.lines()][-2:] == ["webhook.accepted", "service.stopped"]
+        assert (redis.llen("rq:queue:advance"), redis.hlen(f"{PREFIX}heard")) == (1, 1)
+
+
 def test_sigterm_ends_it_within_ten_seconds_although_a_body_never_ends_and_redis_hangs(tmp_path: Path) -> None:
     with server("--appendonly", "yes") as redis, run_web(redis, tmp_path) as web:
         with web.connect() as never, stopped(redis):
