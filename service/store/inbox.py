@@ -105,7 +105,7 @@ def _told(arrivals: Sequence[Arrival]) -> list[Any]:
     told: list[Any] = [jobs.MOST_BELLS]
     for body, envelope, _ in arrivals:
         assert envelope is not None
-        told += (envelope.production_id, envelope.sequence_number, body)
+        told.append(b"%s %d %s" % (envelope.production_id.encode(), envelope.sequence_number, body))
     return told
 
 

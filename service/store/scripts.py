@@ -152,7 +152,7 @@ def _send(redis: Redis, calls: Sequence[tuple[Script, tuple[Any, ...]]]) -> list
         return pipeline.execute(raise_on_error=False)
 
 
-# most bells, then id, sequence number, body, and so on -> for each: 1 newly dirty, and more bells are of use;
+# most bells, then "id number body" of each -> for each: 1 newly dirty, and more bells are of use;
 # 0 accepted; -1 the same again; the other body of that number; or an error, which leaves the others alone
 # As many as one bell is for go to whoever listens.
 ACCEPT = Script("""
@@ -172,8 +172,8 @@ local function accept(id, number, body)
   fresh = fresh + newly
   return (enough or (listening and fresh <= 16)) and 0 or newly
 end
-for i = 2, #ARGV, 3 do
-  local fine, answer = pcall(accept, ARGV[i], ARGV[i + 1], ARGV[i + 2])
+for i = 2, #ARGV do
+  local fine, answer = pcall(accept, string.match(ARGV[i], '^(%S+) (%d+) (.*)$'))
   out[#out + 1] = fine and answer or {err = type(answer) == 'table' and answer.err or answer}
 end
 if fresh > 0 and listening and redis.call('LLEN', P..'rung') == 0 then redis.call('RPUSH', P..'rung', 1) end
