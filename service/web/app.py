@@ -100,7 +100,7 @@ def create(runtime: Runtime) -> Starlette:
 
 
 class Door:
-    """Webhooks go straight to their endpoint, a fifth of their price cheaper than through the application."""
+    """Webhooks go straight to their endpoint, a tenth of their whole price cheaper than through the application."""
 
     def __init__(self, app: Starlette) -> None:
         self._app, self._webhook = app, app.state.webhook
