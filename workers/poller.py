@@ -42,7 +42,7 @@ class Poller:
         self._forgot_at = self._looked_at = 0.0
         self._quiet_until, self._news = 0.0, b""
         self._radar = Radar(runtime.redis, runtime.settings)
-        self._deployment = deployment.remembered(runtime.settings.state_dir)
+        self._deployment = ""
 
     def stop(self) -> None:
         self._stopping = True
@@ -108,6 +108,8 @@ class Poller:
 
     def _look_for_loss(self, found: str) -> None:
         """A Redis that was emptied under us, or put in the place of ours, is said once among all pollers."""
+        # A new deployment gets its name from a worker, which may start after this.
+        self._deployment = self._deployment or deployment.remembered(self._settings.state_dir)
         if self._deployment and found != self._deployment:
             found = found or deployment.settle_in(self._redis, self._deployment)
             if found:
@@ -121,7 +123,8 @@ class Poller:
         if not now.quiet:  # somebody is at it, or the budget does not allow it yet
             return _LONGEST_NAP_SECONDS / 4
         ahead = _LONGEST_QUIET_SECONDS if now.next_at is None else (now.next_at - now.now).total_seconds()
-        self._quiet_until = began + min(_LONGEST_QUIET_SECONDS, ahead)
+        if self._deployment:  # while it is nameless, everything may come and go between two looks
+            self._quiet_until = began + min(_LONGEST_QUIET_SECONDS, ahead)
         return min(_LONGEST_NAP_SECONDS, max(_SHORTEST_NAP_SECONDS, ahead))
 
     def _ask(self) -> None:

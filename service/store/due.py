@@ -97,13 +97,13 @@ def sweep(redis: Redis, *, asks: bool = True) -> Due:
     row = SWEEP.run(redis, _PATIENCE_MS, int(asks))
     next_at = moment(row[6]) if row[6] >= 0 else None
     return Due(moment(row[0]), row[1], row[2], row[3], row[4], row[5], next_at,
-               row[7] / 1000, row[8].decode(), row[9], row[10], row[11])  # fmt: skip
+               row[7] / 1000, row[8].decode(), row[9], row[10], row[11] + row[8])  # fmt: skip
 
 
 def news(redis: Redis) -> bytes:
     """Another one than before when something may have fallen due that the last sweep did not foresee."""
-    found: Any = redis.get(f"{PREFIX}news")
-    return found or b""
+    found: Any = redis.mget(f"{PREFIX}news", f"{PREFIX}deployment")  # which count from nothing when Redis was emptied
+    return b"".join(one or b"" for one in found)
 
 
 def claim_ask(redis: Redis) -> AskClaim | None:

@@ -151,7 +151,7 @@ def test_many_of_every_process_with_nothing_to_do_leave_redis_alone(replicas: De
         due += [f"rq:queue:{queue}", f"rq:queue:{queue}:intermediate", f"rq:wip:{queue}"]
     eventually(lambda: not store.exists(*due), 40, "the end of all work")
     bells, before, began = _jobs(store), _commands(store), _seconds(store)
-    eventually(lambda: _commands(store)["get"] >= before["get"] + 6 * POLLERS, what="the looks")
+    eventually(lambda: _commands(store)["mget"] >= before["mget"] + 6 * POLLERS, what="the looks")
     spent = _commands(store) - before
     seconds = _seconds(store) - began
     ours = sum(spent.values()) - spent["info"]

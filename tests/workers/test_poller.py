@@ -385,6 +385,7 @@ def test_with_nothing_to_do_it_asks_redis_once_a_second_whether_there_is_news(
     redis: Redis, redis_url: str, simulator: Running, tmp_path: Path
 ) -> None:
     """What is due and nobody here may ask JARAI about is nothing to do."""
+    deployment.recognise(redis, tmp_path)
     track(redis, simulator.produce(HELD))
     redis.delete(f"{PREFIX}dirty", f"{PREFIX}download")
     redis.zadd(f"{PREFIX}ask", {new_id(): 1})
@@ -405,6 +406,32 @@ def test_redis_emptied_amid_quiet_is_said_within_seconds(
         eventually(lambda: redis.exists(f"{PREFIX}clock"), what="the first sweep")
         redis.flushall()
         eventually(lambda: "store.emptied" in said.getvalue(), 3)
+
+
+def test_redis_emptied_before_the_first_news_is_looked_at(
+    redis: Redis, redis_url: str, simulator: Running, tmp_path: Path
+) -> None:
+    deployment.recognise(redis, tmp_path)
+    poller = Poller(runtime(redis_url, simulator, tmp_path))
+    poller._sweep()
+    assert poller._nothing_new() > 0
+    redis.flushall()
+    assert poller._nothing_new() == 0
+
+
+def test_redis_emptied_before_the_first_look_at_the_deployments_name_is_said(
+    redis: Redis, redis_url: str, simulator: Running, tmp_path: Path
+) -> None:
+    """A poller may be up before the worker that gives a new deployment its name."""
+    poller = Poller(runtime(redis_url, simulator, tmp_path))
+    poller._sweep()
+    assert deployment.recognise(redis, tmp_path)
+    redis.flushall()
+    assert poller._nothing_new() == 0
+    with logged() as said:
+        poller._sweep()
+        poller._sweep()
+    assert said.getvalue().count("store.emptied") == 1
 
 
 def test_a_clock_that_was_set_back_amid_quiet_is_noticed_though_it_is_nobodys_news(
