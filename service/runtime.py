@@ -39,7 +39,7 @@ class Runtime:
         return connect(redis_url(self.settings), timeout_seconds=INTAKE_TIMEOUT_SECONDS)
 
     def intake_async_redis(self) -> AsyncRedis:
-        """The same for an event loop."""
+        """The same for an event loop, a new one each time: who uses it closes it there."""
         return connect_async(redis_url(self.settings), timeout_seconds=INTAKE_TIMEOUT_SECONDS)
 
     @cached_property

@@ -101,8 +101,11 @@ def sweep(redis: Redis, *, asks: bool = True) -> Due:
 
 
 def news(redis: Redis) -> bytes:
-    """Another one than before when something may have fallen due that the last sweep did not foresee."""
-    found: Any = redis.mget(f"{PREFIX}news", f"{PREFIX}deployment")  # which count from nothing when Redis was emptied
+    """Another one than before when something may have fallen due that the last sweep did not foresee.
+
+    The name is part of it: the count begins anew when Redis was emptied.
+    """
+    found: Any = redis.mget(f"{PREFIX}news", f"{PREFIX}deployment")
     return b"".join(one or b"" for one in found)
 
 

@@ -90,7 +90,7 @@ def test_all_that_has_gathered_is_kept_in_a_few_calls(redis: Redis) -> None:
 
 def test_what_trickles_in_while_redis_is_busy_goes_in_one_call(redis: Redis) -> None:
     async def trickle(intake: Intake) -> list[Kept]:
-        redis.client_pause(300)
+        redis.client_pause(600)
         futures = []
         for _ in range(11):
             futures.append(intake.hand_in(new()))
@@ -140,7 +140,7 @@ def test_what_was_handed_in_is_finished_before_it_ends(redis: Redis) -> None:
 
 def test_a_second_batch_goes_once_sixteen_wait_for_it(redis: Redis) -> None:
     async def crowd(intake: Intake) -> None:
-        redis.client_pause(300)
+        redis.client_pause(600)
         futures = [intake.hand_in(new())]
         await asyncio.sleep(0.02)
         for count in (15, 1):
@@ -186,12 +186,12 @@ def test_a_redis_that_hangs_is_given_up_in_time_also_while_connecting() -> None:
     async def refused(url: str, bells: Redis) -> float:
         async with connect_async(url, timeout_seconds=0.7) as client:
             started = time.monotonic()
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreUnavailable, match="TimeoutError"):  # it did not come to the end of a second try
                 await Intake(client, bells).hand_in(new())
             return time.monotonic() - started
 
     with hanging() as redis:
-        assert asyncio.run(refused(url_of(redis), redis)) < 1.3
+        assert asyncio.run(refused(url_of(redis), redis)) < 2
 
 
 def test_a_defect_in_keeping_refuses_and_the_next_event_is_kept(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
